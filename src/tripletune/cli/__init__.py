@@ -1,0 +1,1 @@
+"""The `tripletune` command: the only part of the package that prints or exits."""
