@@ -1,0 +1,38 @@
+"""Canonical lines: `{"text": ..., "triplets": [{"subject", "relation", "object"}]}`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tripletune.data.readers.fields import get_list, get_text
+from tripletune.data.readers.problem import Problems, RecordFault, shorten
+from tripletune.errors import DataError
+from tripletune.schema import Example, Triplet
+
+__all__ = ["parse_canonical_record"]
+
+_FIELDS = frozenset({"text", "triplets", "id", "problems"})
+
+
+def parse_canonical_record(record: Mapping[str, Any], problems: Problems) -> Iterator[Example]:
+    """The example of one canonical record, its triplets exactly as they stand, repeats included."""
+    text = get_text(record, "text")
+    if not text.strip():
+        raise RecordFault("empty_text", f"text: {text!r} is empty; needed is a sentence")
+    triplets: list[Triplet] = []
+    for entry in get_list(record, "triplets"):
+        try:
+            triplets.append(Triplet.from_record(entry))
+        except DataError as error:
+            reason = "empty_item" if "is empty" in error.message else "bad_triplet"
+            problems.drop_triplet(reason, error.message, value=entry)
+    extra = [name for name in record if name not in _FIELDS]
+    if extra:
+        problems.change(
+            "field_left_out",
+            f"field {extra[0]!r} has no place in a canonical record: {shorten(record[extra[0]])}",
+            value=extra,
+        )
+    identifier = record.get("id")
+    yield Example(text, tuple(triplets), None if identifier is None else str(identifier))

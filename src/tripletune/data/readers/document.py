@@ -1,0 +1,153 @@
+"""A JSON document larger than memory: the items of an array, or values one after another."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from tripletune.data.readers.problem import Problems, shorten
+
+__all__ = ["Document", "has_lone_surrogate"]
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+_BLANK_OR_COMMA = re.compile(r"[ \t\r\n,]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_FIRST_CHUNK_BYTES = 1 << 16
+
+
+def has_lone_surrogate(source: str, value: object) -> bool:
+    """Whether a JSON value, read from `source`, holds half a surrogate pair (no UTF-8 form)."""
+    if _SURROGATE.search(source) is None:
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+class Document:
+    """Reads the values of a JSON document in pieces, keeping one value in memory.
+
+    Args:
+        file: Opened for bytes, at its beginning.
+        problems: Told about what cannot be read; its `line` follows the values.
+    """
+
+    def __init__(self, file: BinaryIO, problems: Problems):
+        self._file = file
+        self._problems = problems
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")()
+        self._json = json.JSONDecoder()
+        self._buffer = ""
+        self._line = 1
+        self._at_end = False
+
+    def iter_values(self) -> Iterator[tuple[int, object]]:
+        """Line number, where it begins, and value of each item."""
+        self._skip(_BLANK)
+        in_array = self._buffer.startswith("[")
+        if in_array:
+            self._consume(1)
+        while True:
+            self._skip(_BLANK_OR_COMMA if in_array else _BLANK)
+            if not self._buffer or (in_array and self._buffer[0] == "]"):
+                break
+            line = self._problems.line = self._line
+            taken = self._take()
+            if taken is None:
+                return
+            source, value = taken
+            if has_lone_surrogate(source, value):
+                self._problems.drop_record(
+                    "lone_surrogate",
+                    f"half a surrogate pair in {shorten(source)}; such text has no UTF-8 form. "
+                    "Write whole characters",
+                    value=source,
+                )
+                continue
+            yield line, value
+        self._finish(in_array)
+
+    def _finish(self, in_array: bool) -> None:
+        self._problems.line = self._line
+        if in_array and not self._buffer and not self._problems.stopped:
+            self._problems.drop_record("broken_json", "the array is not closed; needed is a ] here")
+        elif in_array and self._buffer:
+            self._consume(1)
+            self._skip(_BLANK)
+            if self._buffer:
+                self._problems.line = self._line
+                self._problems.drop_record(
+                    "broken_json",
+                    f"text after the end of the array: {shorten(self._buffer[:60])}; it is not "
+                    "read. Remove it",
+                    value=self._buffer[:200],
+                )
+
+    def _take(self) -> tuple[str, object] | None:
+        """The source and value at the front of the buffer, or None when reading must end."""
+        while True:
+            try:
+                value, end = self._json.raw_decode(self._buffer)
+            except (ValueError, RecursionError) as error:
+                if self._fill(len(self._buffer)):
+                    continue
+                self._report_broken(error)
+                return None
+            if end == len(self._buffer) and self._fill(_FIRST_CHUNK_BYTES):
+                continue
+            source = self._buffer[:end]
+            self._consume(end)
+            return source, value
+
+    def _report_broken(self, error: Exception) -> None:
+        detail, column = str(error), 0
+        if isinstance(error, json.JSONDecodeError):
+            self._problems.line = self._line + self._buffer.count("\n", 0, error.pos)
+            detail, column = error.msg, error.pos
+        place = self._buffer[max(0, column - 20) : column + 40]
+        self._problems.drop_record(
+            "broken_json",
+            f"broken JSON: {detail}, near {shorten(place)}; needed are JSON objects. What follows "
+            "in this file is not read",
+            value=place,
+        )
+
+    def _skip(self, blank: re.Pattern[str]) -> None:
+        while True:
+            match = blank.match(self._buffer)
+            self._consume(match.end() if match else 0)
+            if self._buffer or not self._fill(_FIRST_CHUNK_BYTES):
+                return
+
+    def _consume(self, count: int) -> None:
+        self._line += self._buffer.count("\n", 0, count)
+        self._buffer = self._buffer[count:]
+
+    def _fill(self, num_bytes: int) -> bool:
+        """Read on; False at the end of the file or where it stops being UTF-8."""
+        if self._at_end:
+            return False
+        raw = self._file.read(max(num_bytes, _FIRST_CHUNK_BYTES))
+        self._at_end = not raw
+        try:
+            self._buffer += self._decode.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            self._at_end = True
+            good = error.object[: error.start].decode("utf-8", "ignore")
+            self._problems.line = self._line + self._buffer.count("\n") + good.count("\n")
+            self._problems.stopped = True
+            byte = (
+                f"0x{error.object[error.start]:02x}" if error.start < len(error.object) else "end"
+            )
+            self._problems.drop_record(
+                "not_utf8",
+                f"byte {byte} after {shorten(good[-20:])} is not UTF-8; needed is UTF-8. What "
+                "follows in this file is not read. Save the file as UTF-8",
+                value=good[-100:],
+            )
+        return not self._at_end
