@@ -1,0 +1,93 @@
+"""Attention masks for prefix language models, padded or packed.
+
+A token may attend to a token of the same document when that one comes no later, or when it
+belongs to the document's context (the part before the answer). For two packed documents of two
+context and two answer tokens, rows are queries and columns are keys:
+
+```
+     c c a a C C A A
+  c  x x . . . . . .
+  c  x x . . . . . .
+  a  x x x . . . . .
+  a  x x x x . . . .
+  C  . . . . x x . .
+  C  . . . . x x . .
+  A  . . . . x x x .
+  A  . . . . x x x x
+```
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+__all__ = ["build_prefix_mask"]
+
+
+def build_prefix_mask(
+    implementation: str,
+    *,
+    num_queries: int,
+    num_keys: int,
+    first_query: int | Tensor,
+    is_context: Tensor | None,
+    is_real: Tensor | None,
+    document_ids: Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor | BlockMask | None:
+    """The mask in the form that an attention implementation of `transformers` takes.
+
+    Args:
+        implementation: `eager` (additive, 0 or the dtype's minimum), `flex_attention` (block mask),
+            or any other name (boolean, True where attention is allowed).
+        num_queries: S, length of the query.
+        num_keys: K, length of the keys with cache.
+        first_query: Index of the first query token among the keys.
+        is_context: (B, K) bool, True at keys that every query of their document sees. None: none.
+        is_real: (B, K) bool, False at padding. None: everything is real.
+        document_ids: (B, K) integers; tokens of different documents do not see each other. None:
+            one document a row. Queries are taken at `first_query` onwards.
+        dtype: Dtype of an additive mask.
+        device: Where the mask is made.
+
+    Returns:
+        (B or 1, 1, S, K) tensor, or a `BlockMask`. A padding query sees at least itself, so that no
+        row is empty and softmax gives no NaN. None when a single query sees every key.
+    """
+    if num_queries == 1 and is_real is None and document_ids is None and type(first_query) is int:
+        return None
+    inputs = [t for t in (is_context, is_real, document_ids) if t is not None]
+    num_rows = inputs[0].shape[0] if inputs else 1
+
+    def allowed(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        query = query + first_query
+        allow = key <= query
+        if is_context is not None:
+            allow = allow | is_context[batch, key]
+        if is_real is not None:
+            allow = allow & is_real[batch, key]
+        if document_ids is not None:
+            allow = allow & (document_ids[batch, query] == document_ids[batch, key])
+        return allow | (query == key)
+
+    if implementation == "flex_attention":
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        return create_block_mask(
+            allowed, num_rows, None, num_queries, num_keys, device=str(device), _compile=False
+        )
+    batch = torch.arange(num_rows, device=device)[:, None, None, None]
+    query = torch.arange(num_queries, device=device)[None, None, :, None]
+    key = torch.arange(num_keys, device=device)[None, None, None, :]
+    mask: Tensor = allowed(batch, 0, query, key)  # (B, 1, S, K)
+    if implementation == "eager":
+        additive = torch.zeros(mask.shape, dtype=dtype, device=device)
+        return additive.masked_fill_(~mask, torch.finfo(dtype).min)
+    return mask

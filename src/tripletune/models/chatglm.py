@@ -1,0 +1,486 @@
+"""ChatGLM-6B (the first one), as a `transformers` model.
+
+What is unusual about this network:
+
+- Two positions for each token. Half of every head is rotated by the place in the context, the
+  other half by the place in the answer. In the context the second is 0; in the answer the first
+  stays at the place of the mask token the answer stands for (`build_position_ids`).
+- The context (everything before `<sop>`) is seen by every token, in both directions; the answer,
+  `<sop>` included, is causal.
+- The residual is the normalised input, scaled: `x = alpha * norm(x) + f(norm(x))`, with
+  `alpha = (2 * 28) ** 0.5` whatever the number of layers, as in the official code.
+- `query_key_value` is laid out head by head: [head][query, key, value][D].
+- The rotary frequencies are rounded to half precision, as they were in training.
+- A boolean attention mask of four dimensions follows the official tokenizer: True is masked.
+
+Source: the behaviour of the official ChatGLM-6B implementation, from recorded tensors. Scores are
+not scaled by the layer number and back, which cancels; angles are fp32 in every dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.utils import GenerationMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+
+from tripletune.errors import DataError
+from tripletune.models.attention_mask import build_prefix_mask
+from tripletune.models.chat import ChatMixin
+from tripletune.models.configuration_chatglm import ChatGLMConfig
+from tripletune.models.loss import compute_causal_loss
+
+__all__ = ["ChatGLMForConditionalGeneration", "ChatGLMModel", "build_position_ids"]
+
+RESIDUAL_ALPHA = (2 * 28) ** 0.5
+
+
+class ChatGLMAttention(nn.Module):
+    """Self-attention with rotary positions of two rows."""
+
+    def __init__(self, config: ChatGLMConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention output (B, S, E) and, from the eager implementation, probabilities."""
+        batch_size, length, _ = hidden_states.shape
+        mixed = self.query_key_value(hidden_states)  # (B, S, 3E)
+        mixed = mixed.view(batch_size, length, self.num_heads, 3 * self.head_dim)
+        query, key, value = mixed.chunk(3, dim=-1)  # (B, S, H, D) each
+        query = rotate_two_rows(query, *rotary).transpose(1, 2)  # (B, H, S, D)
+        key = rotate_two_rows(key, *rotary).transpose(1, 2)
+        value = value.transpose(1, 2)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, K, D)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        output, probabilities = attend(
+            self, query, key, value, attention_mask, scaling=self.scaling, **kwargs
+        )
+        output = output.reshape(batch_size, length, -1)  # (B, S, E)
+        return self.dense(output), probabilities
+
+
+class ChatGLMMLP(nn.Module):
+    """Two linear layers with the tanh form of GELU between them."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, S, E) to (B, S, E)."""
+        inner = F.gelu(self.dense_h_to_4h(hidden_states), approximate="tanh")  # (B, S, F)
+        output: Tensor = self.dense_4h_to_h(inner)
+        return output
+
+
+class ChatGLMBlock(GradientCheckpointingLayer):
+    """One layer: attention, then MLP, each added to its own scaled and normalised input."""
+
+    def __init__(self, config: ChatGLMConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.attention = ChatGLMAttention(config, layer_idx)
+        self.post_attention_layernorm = nn.LayerNorm(
+            config.hidden_size, eps=config.layernorm_epsilon
+        )
+        self.mlp = ChatGLMMLP(config)
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        """(B, S, E) to (B, S, E)."""
+        normed = self.input_layernorm(hidden_states)
+        hidden_states = normed * RESIDUAL_ALPHA + self.attention(normed, **kwargs)[0]
+        normed = self.post_attention_layernorm(hidden_states)
+        output: Tensor = normed * RESIDUAL_ALPHA + self.mlp(normed)
+        return output
+
+
+class ChatGLMPreTrainedModel(PreTrainedModel):
+    """What both classes of this file tell `transformers` about themselves."""
+
+    config_class = ChatGLMConfig
+    base_model_prefix = "transformer"
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["ChatGLMBlock"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"rotary_emb\.inv_freq$"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+
+class ChatGLMModel(ChatGLMPreTrainedModel):
+    """Embeddings, blocks and final norm: token ids to hidden states."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            [ChatGLMBlock(config, layer_idx) for layer_idx in range(config.num_layers)]
+        )
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embeddings."""
+        return self.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the token embeddings."""
+        self.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states after the final norm, (B, S, E).
+
+        Args:
+            input_ids: (B, S) token ids; or `inputs_embeds` (B, S, E), with `position_ids`.
+            attention_mask: (B, K) with 1 at real tokens, or the official tokenizer's
+                (B, 1, S, S) bool with True at masked pairs. None: every token is real.
+            position_ids: (B, 2, S). None: built from the ids. Rows whose second position falls
+                back to 0 hold several packed documents, which do not see each other.
+            past_key_values: Keys and values of the tokens before.
+            inputs_embeds: See `input_ids`.
+            use_cache: Whether to return keys and values.
+            output_hidden_states: Whether to return the embeddings and every layer's output, the
+                last one after the final norm.
+            **kwargs: Passed to the attention implementation.
+
+        Raises:
+            DataError: the ids hold no `<sop>`, or no mask token, and positions must be built.
+        """
+        if position_ids is None:
+            if input_ids is None:
+                raise DataError("inputs_embeds: need position_ids (B, 2, S) beside them")
+            position_ids = build_position_ids(input_ids, self.config, attention_mask=attention_mask)
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        mask = self._build_mask(inputs_embeds, attention_mask, position_ids, past_key_values)
+        rotary = build_rotary(position_ids, self.config)
+        hidden_states = inputs_embeds
+        all_hidden_states = [hidden_states]
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                rotary=rotary,
+                attention_mask=mask,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+            all_hidden_states.append(hidden_states)
+        hidden_states = self.final_layernorm(hidden_states)
+        all_hidden_states[-1] = hidden_states
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states,
+            past_key_values=past_key_values,
+            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+        )
+
+    def _build_mask(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        past_key_values: Cache | None,
+    ) -> Any:
+        num_queries = inputs_embeds.shape[1]
+        num_past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if isinstance(num_past, Tensor):
+            num_past = num_past.clone()  # a static cache counts it up in place while masks live
+        if past_key_values is not None and past_key_values.is_compileable:
+            num_keys = past_key_values.layers[0].max_cache_len
+        else:
+            num_keys = num_past + num_queries
+        is_real = read_real_tokens(attention_mask)
+        if is_real is not None:
+            is_real = F.pad(is_real[:, :num_keys], (0, num_keys - is_real.shape[1]), value=True)
+        is_context, document_ids = None, None
+        if num_queries > 1 and int(num_past) == 0:
+            block_position = position_ids[:, 1]  # (B, S)
+            is_context = F.pad(block_position == 0, (0, num_keys - num_queries))
+            if is_real is None:
+                document_ids = _find_documents(block_position, num_keys)
+        return build_prefix_mask(
+            self.config._attn_implementation,
+            num_queries=num_queries,
+            num_keys=num_keys,
+            first_query=num_past,
+            is_context=is_context,
+            is_real=is_real,
+            document_ids=document_ids,
+            dtype=inputs_embeds.dtype,
+            device=inputs_embeds.device,
+        )
+
+
+class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, GenerationMixin):
+    """ChatGLM-6B with its language-model head, which shares the embedding matrix."""
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "lm_head.weight": "transformer.word_embeddings.weight"
+    }
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__(config)
+        self.transformer = ChatGLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language-model head."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replaces the language-model head."""
+        self.lm_head = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Logits (B, S, V), or the loss when `labels` are given.
+
+        Args:
+            input_ids: See `ChatGLMModel.forward`, as for the arguments not listed here.
+            attention_mask: See there.
+            position_ids: See there.
+            past_key_values: See there.
+            inputs_embeds: See there.
+            labels: (B, S) token ids, -100 where nothing is to be learnt; shifted inside. With
+                labels, logits are made for labelled positions only and not returned, unless
+                `logits_to_keep` is given.
+            use_cache: See there.
+            logits_to_keep: Number of last positions (0: all) or their indices.
+            num_items_in_batch: Divide the summed loss by this, not by the labels counted here.
+            output_hidden_states: See there.
+            return_dict: False for a plain tuple.
+            **kwargs: Passed to the attention implementation.
+        """
+        outputs = self.transformer(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        loss, logits = None, None
+        if labels is not None:
+            loss = compute_causal_loss(
+                hidden_states, self.lm_head, labels, num_items_in_batch=num_items_in_batch
+            )
+        if labels is None or logits_to_keep is not None:
+            keep = logits_to_keep or 0 if isinstance(logits_to_keep, (int, type(None))) else None
+            kept = slice(-keep, None) if keep is not None else logits_to_keep
+            logits = self.lm_head(hidden_states[:, kept])
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )
+        return result.to_tuple() if return_dict is False else result
+
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """As `GenerationMixin.generate`; the official four-dimensional mask is taken too."""
+        mask = kwargs.get("attention_mask")
+        if mask is not None and mask.dim() == 4:
+            kwargs["attention_mask"] = (~mask[:, 0, -1].bool()).long()
+        return super().generate(inputs, **kwargs)
+
+    def _prepare_position_ids_for_generation(
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]
+    ) -> Tensor:
+        input_ids = model_kwargs.get("input_ids", inputs_tensor)
+        return build_position_ids(
+            input_ids, self.config, attention_mask=model_kwargs.get("attention_mask")
+        )
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        position_ids = model_kwargs.pop("position_ids")
+        model_kwargs = super()._update_model_kwargs_for_generation(
+            outputs, model_kwargs, *args, **kwargs
+        )
+        step = torch.tensor([[0], [1]], device=position_ids.device)
+        newest = position_ids[..., -1:] + step  # (B, 2, 1)
+        model_kwargs["position_ids"] = torch.cat([position_ids, newest], dim=-1)
+        return model_kwargs
+
+    @staticmethod
+    def create_masks_for_generate(
+        *, attention_mask: Tensor | None, past_key_values: Cache, **kwargs: Any
+    ) -> Tensor | None:
+        """The padding mask at the cache's full length, so that a compiled step keeps its shape."""
+        if attention_mask is None:
+            return None
+        missing = past_key_values.layers[0].max_cache_len - attention_mask.shape[1]
+        return F.pad(attention_mask, (0, missing), value=1)
+
+
+def build_position_ids(
+    input_ids: Tensor, config: ChatGLMConfig, *, attention_mask: Tensor | None = None
+) -> Tensor:
+    """The two position rows of each token, (B, 2, S), as the official model builds them.
+
+    For `context [gMASK] <sop> answer`, with the mask token at place 3:
+
+    ```
+    token     c c c [gMASK] <sop> a a
+    row 0     0 1 2    3      3   3 3
+    row 1     0 0 0    0      1   2 3
+    ```
+
+    Args:
+        input_ids: (B, S).
+        config: For the ids of `<sop>`, `[gMASK]` and `[MASK]`; the first `[gMASK]` counts, else the
+            first `[MASK]`.
+        attention_mask: As `ChatGLMModel.forward`; padding on the left is not counted and has
+            position 0.
+
+    Raises:
+        DataError: a row has no `<sop>`, or neither mask token.
+    """
+    batch_size, length = input_ids.shape
+    is_start = input_ids == config.bos_token_id
+    is_gmask = input_ids == config.gmask_token_id
+    is_mask = torch.where(
+        is_gmask.any(dim=1, keepdim=True), is_gmask, input_ids == config.mask_token_id
+    )
+    for found, name in ((is_start, "<sop>"), (is_mask, "[gMASK] or [MASK]")):
+        if not bool(found.any(dim=1).all()):
+            row = int((~found.any(dim=1)).nonzero()[0])
+            raise DataError(
+                f"input_ids: row {row} holds no {name} token; end each prompt with [gMASK] <sop>, "
+                "as the tokenizer does"
+            )
+    context_length = is_start.int().argmax(dim=1, keepdim=True)  # (B, 1)
+    mask_index = is_mask.int().argmax(dim=1, keepdim=True)
+    index = torch.arange(length, device=input_ids.device).expand(batch_size, -1)  # (B, S)
+    is_real = read_real_tokens(attention_mask)
+    num_left = torch.zeros_like(context_length)
+    if is_real is not None:
+        num_left = is_real[:, :length].int().argmax(dim=1, keepdim=True)
+    in_answer = index >= context_length
+    position = torch.where(in_answer, mask_index, index) - num_left
+    block_position = torch.where(in_answer, index - context_length + 1, 0)
+    return torch.stack([position.clamp(min=0), block_position], dim=1)
+
+
+def build_rotary(position_ids: Tensor, config: ChatGLMConfig) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary angles, (B, S, 1, 2, D/4) each, fp32.
+
+    Args:
+        position_ids: (B, 2, S).
+        config: For the head width D.
+    """
+    half = config.hidden_size // config.num_attention_heads // 2
+    exponent = torch.arange(0, half, 2, device=position_ids.device, dtype=torch.float32) / half
+    frequency = (1.0 / 10000.0**exponent).half().float()  # (D/4,), rounded as in the checkpoint
+    angle = position_ids.transpose(1, 2).unsqueeze(-1) * frequency  # (B, S, 2, D/4)
+    angle = angle.unsqueeze(2)
+    return angle.cos(), angle.sin()
+
+
+def rotate_two_rows(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Each half of every head rotated by its own position row; element i pairs with i + D/4.
+
+    Args:
+        states: (B, S, H, D) queries or keys.
+        cosine: (B, S, 1, 2, D/4) from `build_rotary`.
+        sine: Likewise.
+    """
+    parts = states.unflatten(-1, (2, 2, -1)).float()  # (B, S, H, 2 rows, 2 partners, D/4)
+    first, second = parts.unbind(dim=-2)
+    rotated = torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=-2)
+    return rotated.flatten(-3).to(states.dtype)
+
+
+def read_real_tokens(attention_mask: Tensor | None) -> Tensor | None:
+    """(B, K) bool, True at real tokens, from either form of mask; None stays None."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() == 4:
+        return ~attention_mask[:, 0, -1].bool()
+    return attention_mask.bool()
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out: output (B, S, H, D) and probabilities (B, H, S, K)."""
+    scores = query.float() @ key.float().transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = scores.softmax(dim=-1).to(query.dtype)
+    return (probabilities @ value).transpose(1, 2), probabilities
+
+
+def _find_documents(block_position: Tensor, num_keys: int) -> Tensor | None:
+    """(B, K) document numbers of packed rows, or None when no row holds more than one."""
+    restarts = (block_position[:, 1:] == 0) & (block_position[:, :-1] > 0)
+    if not bool(restarts.any()):
+        return None
+    numbers = F.pad(restarts.long().cumsum(dim=1), (1, 0))
+    return F.pad(numbers, (0, num_keys - numbers.shape[1]), value=-1)

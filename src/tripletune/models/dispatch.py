@@ -1,0 +1,95 @@
+"""Which ChatGLM a folder holds, when its own files only say `chatglm`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.tokenization_python import PreTrainedTokenizer
+
+from tripletune.errors import ModelError
+from tripletune.models.configuration_chatglm import ChatGLMConfig
+from tripletune.models.tokenization_chatglm import ChatGLMTokenizer as ChatGLM1Tokenizer
+
+__all__ = ["ChatGLMFamilyConfig", "ChatGLMTokenizer"]
+
+
+class ChatGLMFamilyConfig(PreTrainedConfig):
+    """Reads a `chatglm` config as the class its fields belong to.
+
+    ChatGLM2 and 3 have `padded_vocab_size` (or `multi_query_group_num`); ChatGLM-6B has
+    `inner_hidden_size`. An official INT4 or INT8 checkpoint is refused.
+    """
+
+    model_type = "chatglm"
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """The `ChatGLMConfig` or `ChatGLM2Config` that the fields describe.
+
+        Raises:
+            ModelError: the fields belong to neither, or describe pre-quantised weights.
+        """
+        bits = config_dict.get("quantization_bit")
+        if bits:
+            name = str(config_dict.get("_name_or_path", "")) or "THUDM/chatglm-6b"
+            full = name.replace("-int4", "").replace("-int8", "").replace("-qe", "")
+            raise ModelError(
+                f"model: {name!r} holds INT{bits} weights of the official quantiser, which cannot "
+                f"be fine-tuned with QLoRA; use the full-precision model {full!r} (it is "
+                "quantised to 4 bits while loading)"
+            )
+        if "padded_vocab_size" in config_dict or "multi_query_group_num" in config_dict:
+            return ChatGLM2Config.from_dict(config_dict, **kwargs)
+        if "inner_hidden_size" in config_dict:
+            return ChatGLMConfig.from_dict(config_dict, **kwargs)
+        raise ModelError(
+            "model: config.json says 'chatglm' but has neither inner_hidden_size (ChatGLM-6B) nor "
+            "padded_vocab_size (ChatGLM2/3-6B); download the model folder again"
+        )
+
+
+class ChatGLMTokenizer(PreTrainedTokenizer):
+    """Loads the tokenizer of whichever ChatGLM a folder holds; never instantiated itself."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """The tokenizer of ChatGLM-6B, 2 or 3, told apart by vocabulary file and name.
+
+        Raises:
+            ModelError: the folder has neither `ice_text.model` nor `tokenizer.model`.
+        """
+        tokenizer_class = _find_tokenizer_class(pretrained_model_name_or_path, kwargs)
+        return tokenizer_class.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+
+def _find_tokenizer_class(name: Any, kwargs: dict[str, Any]) -> Any:
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+    from transformers.utils.hub import cached_file
+
+    hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token") if key in kwargs}
+    hub |= {"local_files_only": bool(kwargs.get("local_files_only"))}
+
+    def has(filename: str) -> bool:
+        return (
+            cached_file(
+                name,
+                filename,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                **hub,
+            )
+            is not None
+        )
+
+    if has("ice_text.model"):
+        return ChatGLM1Tokenizer
+    if not has("tokenizer.model"):
+        raise ModelError(
+            f"tokenizer: {str(name)!r} has neither ice_text.model (ChatGLM-6B) nor tokenizer.model "
+            "(ChatGLM2/3-6B); download the model folder again, complete"
+        )
+    settings = get_tokenizer_config(name, **hub)
+    described = f"{settings.get('name_or_path', '')} {settings.get('chat_template', '')} {name}"
+    is_third = "chatglm3" in described.lower() or "<|" in str(settings.get("chat_template", ""))
+    return ChatGLM3Tokenizer if is_third else ChatGLM2Tokenizer

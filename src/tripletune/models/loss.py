@@ -1,0 +1,103 @@
+"""Cross entropy of a large vocabulary without ever holding all its logits.
+
+Only positions with a label reach the head, a chunk at a time, and the gradient of a chunk is
+computed beside its loss: the 130,528 logits of a position live for one chunk only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["compute_causal_loss"]
+
+IGNORED_LABEL = -100
+_CHUNK_TOKENS = 1024
+
+
+def compute_causal_loss(
+    hidden_states: Tensor,
+    head: nn.Module,
+    labels: Tensor,
+    *,
+    num_items_in_batch: int | Tensor | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> Tensor:
+    """Mean cross entropy of each labelled token given the tokens before it.
+
+    Args:
+        hidden_states: (B, S, E), after the final norm.
+        head: The language-model head, E to V. A plain `nn.Linear` takes the fused path; any other
+            module (quantised, adapted) is called and differentiated as it is.
+        labels: (B, S) token ids, -100 where nothing is to be learnt. Shifted here: the hidden
+            state at t predicts the label at t + 1.
+        num_items_in_batch: Divide the summed loss by this instead of the labels counted here
+            (gradient accumulation over a step needs the count of the whole step).
+        chunk_tokens: Positions sent through the head at a time.
+
+    Returns:
+        Scalar, fp32. Zero, with zero gradients, when no position has a label.
+    """
+    targets = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
+    positions = targets != IGNORED_LABEL
+    hidden = hidden_states[positions]  # (N, E)
+    targets = targets[positions].to(hidden.device)  # (N,)
+    if type(head) is nn.Linear and head.bias is None:
+        total = _FusedCrossEntropy.apply(hidden, head.weight, targets, chunk_tokens)
+    else:
+        total = _plain_cross_entropy(hidden, head, targets, chunk_tokens)
+    count = targets.numel() if num_items_in_batch is None else num_items_in_batch
+    if isinstance(count, Tensor):
+        return total / count.to(total.device).clamp(min=1)
+    return total / max(count, 1)
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    """Summed cross entropy of `hidden @ weight.T`; the gradients are made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        hidden_grad = torch.empty_like(hidden) if need_hidden else None
+        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        matrix = weight.to(hidden.dtype)
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            logits = (hidden[rows] @ matrix.T).float()  # (chunk, V)
+            total += F.cross_entropy(logits, targets[rows], reduction="sum")
+            if not (need_hidden or need_weight):
+                continue
+            gradient = torch.softmax(logits, dim=-1)
+            gradient[torch.arange(gradient.shape[0], device=gradient.device), targets[rows]] -= 1.0
+            gradient = gradient.to(hidden.dtype)
+            if hidden_grad is not None:
+                hidden_grad[rows] = gradient @ matrix
+            if weight_grad is not None:
+                weight_grad += (gradient.T @ hidden[rows]).float()
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (grad_output,) = grad_outputs
+        hidden_grad, weight_grad = ctx.saved_tensors
+        if hidden_grad is not None:
+            hidden_grad = hidden_grad * grad_output.to(hidden_grad.dtype)
+        if weight_grad is not None:
+            weight_grad = (weight_grad * grad_output).to(ctx.weight_dtype)
+        return hidden_grad, weight_grad, None, None
+
+
+def _plain_cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> Tensor:
+    total = hidden.sum().float() * 0.0
+    for start in range(0, hidden.shape[0], chunk):
+        logits = head(hidden[start : start + chunk]).float()
+        total = total + F.cross_entropy(logits, targets[start : start + chunk], reduction="sum")
+    return total

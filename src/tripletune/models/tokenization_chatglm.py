@@ -1,0 +1,308 @@
+"""The tokenizer of ChatGLM-6B: `ice_text.model` and what the official code does around it.
+
+What is unusual about it:
+
+- A line feed is the piece `<n>`, a tab `<|tab|>`, a run of 2 to 80 spaces one piece `<|blank_k|>`.
+- SentencePiece normalises (NFKC): full-width letters and commas become ASCII, so decoding is lossy.
+- The prompt is closed by `[gMASK] <sop>`, not opened; padding stands on the left and comes with a
+  boolean mask (True is masked) and two rows of positions.
+- `<sop> <eop> <unk> <pad> [MASK]` in a text are the special tokens themselves and swallow the
+  blanks beside them; `[gMASK]` and `</s>` in a text are plain characters.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import sentencepiece
+from transformers.tokenization_python import PreTrainedTokenizer
+from transformers.tokenization_utils_base import BatchEncoding
+from transformers.utils import PaddingStrategy
+
+from tripletune.errors import ModelError
+
+__all__ = ["ChatGLMTokenizer"]
+
+VOCABULARY_FILE = "ice_text.model"
+_MAX_BLANKS = 80
+_BLANKS = re.compile(r" {2,80}")
+_BLANK_PIECE = re.compile(r"<\|blank_(\d+)\|>")
+_OFFICIAL_CLEAN_UP = [
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+]
+_TO_FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
+_HALF_WIDTH_IN_CHINESE = re.compile(r"(?<=[\u4e00-\u9fff])[,!:;?]|[,!:;?](?=[\u4e00-\u9fff])")
+
+
+class ChatGLMTokenizer(PreTrainedTokenizer):
+    """Text to the ids of the first ChatGLM-6B, and back.
+
+    Args:
+        vocab_file: Path of `ice_text.model`.
+        bos_token: `<sop>`, the start of the answer.
+        eos_token: `<eop>`, the end of the answer.
+        end_token: `</s>`.
+        mask_token: `[MASK]`.
+        gmask_token: `[gMASK]`.
+        pad_token: `<pad>`.
+        unk_token: `<unk>`.
+        **kwargs: As every `transformers` tokenizer.
+
+    Raises:
+        ModelError: the vocabulary file is missing or no SentencePiece model.
+    """
+
+    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCABULARY_FILE}
+    model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask", "position_ids"]
+    padding_side = "left"
+
+    def __init__(
+        self,
+        vocab_file: str,
+        bos_token: str = "<sop>",
+        eos_token: str = "<eop>",
+        end_token: str = "</s>",
+        mask_token: str = "[MASK]",
+        gmask_token: str = "[gMASK]",
+        pad_token: str = "<pad>",
+        unk_token: str = "<unk>",
+        **kwargs: Any,
+    ) -> None:
+        self.sp_model = _load_sentencepiece(vocab_file)
+        self.vocab_file = vocab_file
+        # transformers would make [gMASK] and </s> unsplittable in a text; officially they are not.
+        kwargs.pop("model_specific_special_tokens", None)
+        kwargs.pop("extra_special_tokens", None)
+        super().__init__(
+            bos_token=bos_token,
+            eos_token=eos_token,
+            mask_token=mask_token,
+            pad_token=pad_token,
+            unk_token=unk_token,
+            **kwargs,
+        )
+        self._gmask_id = self.sp_model.piece_to_id(str(gmask_token))
+        self._end_id = self.sp_model.piece_to_id(str(end_token))
+        special = [str(t) for t in (bos_token, eos_token, unk_token, pad_token, mask_token)]
+        self._special_ids = {token: self.sp_model.piece_to_id(token) for token in special}
+        self._special = re.compile("(" + "|".join(map(re.escape, special)) + ")")
+
+    @property
+    def gmask_token_id(self) -> int:
+        """Id of `[gMASK]`, the mask token that closes a prompt."""
+        return self._gmask_id
+
+    @property
+    def end_token_id(self) -> int:
+        """Id of `</s>`."""
+        return self._end_id
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces of the vocabulary."""
+        size: int = self.sp_model.get_piece_size()
+        return size
+
+    def get_vocab(self) -> dict[str, int]:
+        """Every piece and its id."""
+        return {self.sp_model.id_to_piece(index): index for index in range(self.vocab_size)}
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text alone, without `[gMASK] <sop>`.
+
+        Example:
+            For ChatGLM-6B, `encode_text("你好")` is `[5, 74874]`.
+        """
+        if not text:
+            return []
+        parts = self._special.split(text)
+        if len(parts) == 1:
+            ids: list[int] = self.sp_model.encode(_mark_blanks(text))
+            return ids
+        ids = []
+        for index, part in enumerate(parts):
+            if index % 2:
+                ids.append(self._special_ids[part])
+                continue
+            part = part.lstrip() if index > 0 else part
+            part = part.rstrip() if index < len(parts) - 1 else part
+            if part:
+                ids.extend(self.sp_model.encode(_mark_blanks(part)))
+        return ids
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of a text in which nothing is a special token, however it is written."""
+        ids: list[int] = self.sp_model.encode(_mark_blanks(text)) if text else []
+        return ids
+
+    def build_prompt_ids(self, query: str) -> list[int]:
+        """Ids of a prompt that holds a single query, taken as plain text."""
+        return self.build_inputs_with_special_tokens(self.encode_plain(query))
+
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        """Pieces of a text, without `[gMASK] <sop>`."""
+        return [self.sp_model.id_to_piece(index) for index in self.encode_text(text)]
+
+    def _convert_token_to_id(self, token: str) -> int:
+        index: int = self.sp_model.piece_to_id(token)
+        return index
+
+    def _convert_id_to_token(self, index: int) -> str:
+        piece: str = self.sp_model.id_to_piece(index)
+        return piece
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text of some pieces."""
+        return self._decode([self._convert_token_to_id(token) for token in tokens])
+
+    def decode_text(self, token_ids: Sequence[int]) -> str:
+        """The text of some ids as it was written: special tokens give nothing, blanks stay."""
+        return self._decode(list(token_ids), clean_up_tokenization_spaces=False)
+
+    def _decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **kwargs: Any,
+    ) -> str:
+        ids = [token_ids] if isinstance(token_ids, int) else list(token_ids)
+        kept = [index for index in ids if index != self.pad_token_id]
+        if skip_special_tokens:
+            hidden = set(self.all_special_ids)
+            kept = [index for index in kept if index not in hidden]
+        text: str = self.sp_model.decode(kept)
+        text = text.replace("<n>", "\n").replace("<|tab|>", "\t")
+        text = _BLANK_PIECE.sub(lambda match: " " * int(match.group(1)), text)
+        if clean_up_tokenization_spaces is False:
+            return text
+        for blank, tight in _OFFICIAL_CLEAN_UP:
+            text = text.replace(blank, tight)
+        return text
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """`A [gMASK] <sop>`, or `A [gMASK] <sop> B <eop>` for a pair."""
+        ids = [*token_ids_0, self._gmask_id, self._special_ids[self.bos_token]]
+        if token_ids_1 is not None:
+            ids += [*token_ids_1, self._special_ids[self.eos_token]]
+        return ids
+
+    def build_chat_ids(self, query: str, history: Sequence[tuple[str, str]] = ()) -> list[int]:
+        """Ids of the prompt for `query` after the given turns, `[gMASK] <sop>` included."""
+        return self.build_inputs_with_special_tokens(
+            self.encode_text(self.build_prompt(query, history))
+        )
+
+    def build_prompt(self, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
+        """The conversation as one text: the bare query, or numbered rounds from 0."""
+        if not history:
+            return query
+        rounds = [
+            f"[Round {number}]\n问：{question}\n答：{answer}\n"
+            for number, (question, answer) in enumerate(history)
+        ]
+        return "".join(rounds) + f"[Round {len(rounds)}]\n问：{query}\n答："
+
+    def decode_chat(self, token_ids: Sequence[int]) -> str:
+        """The answer as official chat shows it: punctuation beside Chinese is full-width."""
+        text = self._decode(token_ids, skip_special_tokens=True).strip()
+        text = text.replace("[[训练时间]]", "2023年")
+        return _HALF_WIDTH_IN_CHINESE.sub(lambda match: _TO_FULL_WIDTH[match.group()], text)
+
+    def _pad(
+        self,
+        encoded_inputs: dict[str, Any] | BatchEncoding,
+        max_length: int | None = None,
+        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+    ) -> Any:
+        ids = list(encoded_inputs["input_ids"])
+        if padding_strategy == PaddingStrategy.LONGEST:
+            max_length = len(ids)
+        if max_length is not None and pad_to_multiple_of:
+            max_length = -(-max_length // pad_to_multiple_of) * pad_to_multiple_of
+        if padding_strategy == PaddingStrategy.DO_NOT_PAD:
+            encoded_inputs.pop("attention_mask", None)
+            return encoded_inputs
+        num_pads = max(0, (max_length or 0) - len(ids))
+        encoded_inputs["input_ids"] = [self.pad_token_id] * num_pads + ids
+        encoded_inputs["attention_mask"] = _official_mask(ids, self._start_id, num_pads)
+        encoded_inputs["position_ids"] = self._official_positions(ids, num_pads)
+        return encoded_inputs
+
+    @property
+    def _start_id(self) -> int:
+        return self._special_ids[self.bos_token]
+
+    def _official_positions(self, ids: list[int], num_pads: int) -> np.ndarray[Any, Any]:
+        """(2, S). Unlike the model, the tokenizer takes [MASK] before [gMASK]."""
+        context = ids.index(self._start_id) if self._start_id in ids else len(ids)
+        mask_id = self._special_ids[self.mask_token]
+        mask_id = mask_id if mask_id in ids else self._gmask_id
+        place = ids.index(mask_id) if mask_id in ids else context
+        positions = np.zeros((2, num_pads + len(ids)), dtype=np.int64)
+        positions[0, num_pads : num_pads + context] = np.arange(context)
+        positions[0, num_pads + context :] = place
+        positions[1, num_pads + context :] = np.arange(1, len(ids) - context + 1)
+        return positions
+
+    def save_vocabulary(
+        self, save_directory: str, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Copies `ice_text.model` into a folder and returns its path there."""
+        prefix = f"{filename_prefix}-" if filename_prefix else ""
+        target = Path(save_directory) / f"{prefix}{VOCABULARY_FILE}"
+        if target.resolve() != Path(self.vocab_file).resolve():
+            shutil.copyfile(self.vocab_file, target)
+        return (str(target),)
+
+
+def _load_sentencepiece(path: str) -> Any:
+    if not path or not Path(path).is_file():
+        raise ModelError(
+            f"tokenizer: vocabulary file {path!r} does not exist; a ChatGLM-6B folder needs "
+            f"{VOCABULARY_FILE}: download the model folder again, complete"
+        )
+    model = sentencepiece.SentencePieceProcessor()
+    try:
+        model.load(path)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"tokenizer: {path} is not a SentencePiece model; if it is a Git LFS pointer run "
+            "'git lfs pull' in that folder, else download it again"
+        ) from error
+    return model
+
+
+def _mark_blanks(text: str) -> str:
+    text = text.replace("\n", "<n>").replace("\t", "<|tab|>")
+    return _BLANKS.sub(lambda match: f"<|blank_{len(match.group())}|>", text)
+
+
+def _official_mask(ids: list[int], start_id: int, num_pads: int) -> np.ndarray[Any, Any]:
+    """(1, S, S) bool, True where attention is not allowed; pads see and show nothing."""
+    length = len(ids)
+    context = ids.index(start_id) if start_id in ids else length
+    allowed = np.tril(np.ones((length, length), dtype=bool))
+    allowed[:, :context] = True
+    masked = np.ones((1, num_pads + length, num_pads + length), dtype=bool)
+    masked[0, num_pads:, num_pads:] = ~allowed
+    return masked
