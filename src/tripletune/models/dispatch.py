@@ -9,7 +9,7 @@ from transformers.tokenization_python import PreTrainedTokenizer
 
 from tripletune.errors import ModelError
 from tripletune.models.configuration_chatglm import ChatGLMConfig
-from tripletune.models.tokenization_chatglm import ChatGLMTokenizer as ChatGLM1Tokenizer
+from tripletune.models.configuration_chatglm2 import ChatGLM2Config
 
 __all__ = ["ChatGLMFamilyConfig", "ChatGLMTokenizer"]
 
@@ -67,6 +67,8 @@ def _find_tokenizer_class(name: Any, kwargs: dict[str, Any]) -> Any:
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
     from transformers.utils.hub import cached_file
 
+    from tripletune.models.tokenization_chatglm import ChatGLMTokenizer as ChatGLM1Tokenizer
+
     hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token") if key in kwargs}
     hub |= {"local_files_only": bool(kwargs.get("local_files_only"))}
 
@@ -89,6 +91,8 @@ def _find_tokenizer_class(name: Any, kwargs: dict[str, Any]) -> Any:
             f"tokenizer: {str(name)!r} has neither ice_text.model (ChatGLM-6B) nor tokenizer.model "
             "(ChatGLM2/3-6B); download the model folder again, complete"
         )
+    from tripletune.models.tokenization_chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
+
     settings = get_tokenizer_config(name, **hub)
     described = f"{settings.get('name_or_path', '')} {settings.get('chat_template', '')} {name}"
     is_third = "chatglm3" in described.lower() or "<|" in str(settings.get("chat_template", ""))
