@@ -5,11 +5,13 @@ The format is recognised by content; `FORMATS` lists what is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from tripletune.data.readers.formats import Format
 from tripletune.data.readers.problem import Problem, Problems
-from tripletune.data.readers.registry import FORMATS, Format, get_format, recognise_format
+from tripletune.data.readers.registry import FORMATS, get_format, parse_rows, recognise_format
 from tripletune.data.readers.source import check_file, read_head
 from tripletune.schema import Example
 
@@ -21,6 +23,7 @@ __all__ = [
     "load_examples",
     "open_examples",
     "read_examples",
+    "read_rows",
 ]
 
 
@@ -84,3 +87,20 @@ def load_examples(
         DataError: as `read_examples` does.
     """
     return list(read_examples(path, format=format))
+
+
+def read_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    on_problem: Callable[[Problem], None] | None = None,
+) -> Iterator[Example]:
+    """The examples of rows in memory, such as a Hugging Face `Dataset`, in one pass.
+
+    Args:
+        rows: Objects with the fields of any JSON format in `FORMATS`, recognised by content.
+        on_problem: As for `read_examples`.
+
+    Raises:
+        DataError: there are no rows, no format fits them, or one cannot be used.
+    """
+    return parse_rows(rows, Problems(Path("rows"), on_problem))
