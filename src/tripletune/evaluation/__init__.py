@@ -1,0 +1,30 @@
+"""Scoring of triplets: matching, intervals, comparison, error classes, reports.
+
+Nothing here needs a model: this package imports only `tripletune.schema` and `tripletune.errors`
+from the rest, and never torch.
+"""
+
+from __future__ import annotations
+
+from tripletune.evaluation.aliases import read_aliases
+from tripletune.evaluation.counts import Counts
+from tripletune.evaluation.error_classes import ErrorSummary, TripletError
+from tripletune.evaluation.scoring import (
+    Evaluation,
+    Settings,
+    TextResult,
+    evaluate,
+    evaluate_files,
+)
+
+__all__ = [
+    "Counts",
+    "ErrorSummary",
+    "Evaluation",
+    "Settings",
+    "TextResult",
+    "TripletError",
+    "evaluate",
+    "evaluate_files",
+    "read_aliases",
+]
