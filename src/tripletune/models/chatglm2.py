@@ -1,0 +1,461 @@
+"""ChatGLM2-6B and ChatGLM3-6B, as one `transformers` model.
+
+What is unusual about this network:
+
+- Rotary positions turn only the first half of every head, as interleaved pairs (2i, 2i + 1); the
+  second half passes as it is.
+- `query_key_value` holds the queries of all heads, then the keys, then the values of the groups;
+  group g serves the H / G heads from g * H / G onwards. It has a bias, every other matrix has none.
+- `dense_h_to_4h` makes gate and value of a SwiGLU in one product: silu(first half) * second half.
+- The head (`output_layer`) lies inside the base model and does not share the embedding matrix.
+- The recorded hidden states end before the final norm.
+- `inv_freq` is part of the official state dict, in half precision. It is kept under its name, but
+  the angles never use its values: they are computed from the sizes.
+- In fp16, ChatGLM2 computes the rotary angles in fp16 too and ChatGLM3 in fp32
+  (`ChatGLM2Config.rotary_in_fp32`). In bf16, whose integers end at 256, both use fp32 here.
+
+A row may hold several packed documents: `position_ids` restart and no attention mask is given.
+
+Source: the behaviour of the official ChatGLM2-6B and ChatGLM3-6B implementations, from recorded
+tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.utils import GenerationMixin
+from transformers.masking_utils import create_masks_for_generate
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+
+from tripletune.errors import DataError
+from tripletune.models.causal_mask import build_causal_mask
+from tripletune.models.configuration_chatglm2 import ChatGLM2Config
+from tripletune.models.loss import compute_causal_loss
+
+__all__ = ["ChatGLM2Config", "ChatGLM2ForConditionalGeneration", "ChatGLM2Model"]
+
+ROTARY_BASE = 10000.0
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square, computed in fp32, times a weight."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, S, E) to (B, S, E), in the dtype of the input."""
+        wide = hidden_states.float()
+        scale = torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.epsilon)
+        return (self.weight * (wide * scale)).to(hidden_states.dtype)
+
+
+class RotaryEmbedding(nn.Module):
+    """Cosine and sine of the rotary angles; `inv_freq` is there for the official state dict."""
+
+    inv_freq: Tensor
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        self.width = config.kv_channels // 2
+        self.angles_in_fp32 = config.rotary_in_fp32
+        self.register_buffer("inv_freq", self.compute_frequencies(torch.float32, None))
+
+    def compute_frequencies(self, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+        """(D/4,) frequencies, every step of their computation in `dtype`."""
+        exponent = torch.arange(0, self.width, 2, dtype=dtype, device=device) / self.width
+        return 1.0 / (ROTARY_BASE**exponent)
+
+    def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(B, S) positions to cosine and sine, (B, 1, S, D/4) each, in `dtype`."""
+        exact = self.angles_in_fp32 or dtype != torch.float16
+        angle_dtype = torch.float32 if exact else torch.float16
+        frequencies = self.compute_frequencies(angle_dtype, position_ids.device)
+        angles = position_ids[:, None, :, None].to(angle_dtype) * frequencies
+        angles = angles.float()
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate_interleaved(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """The first half of every head rotated in pairs (2i, 2i + 1), the second half as it was.
+
+    Args:
+        states: (B, H or G, S, D) queries or keys.
+        cosine: (B, 1, S, D/4) from `RotaryEmbedding`.
+        sine: Likewise.
+    """
+    turned, kept = states.chunk(2, dim=-1)  # (B, H, S, D/2) each
+    even, odd = turned[..., 0::2], turned[..., 1::2]  # (B, H, S, D/4) each
+    pairs = torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], dim=-1)
+    return torch.cat([pairs.flatten(-2), kept], dim=-1)
+
+
+class ChatGLM2Attention(nn.Module):
+    """Self-attention with few key and value groups."""
+
+    def __init__(self, config: ChatGLM2Config, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.kv_channels
+        self.num_key_value_groups = config.num_attention_heads // config.multi_query_group_num
+        self.query_size = config.num_attention_heads * self.head_dim
+        self.group_size = config.multi_query_group_num * self.head_dim
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        self.is_causal = True
+        self.query_key_value = nn.Linear(config.hidden_size, self.query_size + 2 * self.group_size)
+        self.dense = nn.Linear(self.query_size, config.hidden_size, bias=False)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention output (B, S, E) and, from the eager implementation, probabilities."""
+        by_head = (*hidden_states.shape[:2], -1, self.head_dim)
+        mixed = self.query_key_value(hidden_states)  # (B, S, (H + 2G) D)
+        query, key, value = mixed.split([self.query_size, self.group_size, self.group_size], dim=-1)
+        query = query.view(by_head).transpose(1, 2)  # (B, H, S, D)
+        key = key.view(by_head).transpose(1, 2)  # (B, G, S, D)
+        value = value.view(by_head).transpose(1, 2)  # (B, G, S, D)
+        query = rotate_interleaved(query, *rotary)
+        key = rotate_interleaved(key, *rotary)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)  # (B, G, K, D)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        output, probabilities = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )  # (B, S, H, D)
+        output = output.reshape(*hidden_states.shape[:2], -1)  # (B, S, H D)
+        return self.dense(output), probabilities
+
+
+class ChatGLM2MLP(nn.Module):
+    """SwiGLU: silu(gate) * value, both from one matrix."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, 2 * config.ffn_hidden_size, bias=False)
+        self.dense_4h_to_h = nn.Linear(config.ffn_hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, S, E) to (B, S, E)."""
+        gate, value = self.dense_h_to_4h(hidden_states).chunk(2, dim=-1)  # (B, S, F) each
+        output: Tensor = self.dense_4h_to_h(F.silu(gate) * value)
+        return output
+
+
+class ChatGLM2Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
+    """One layer: attention, then MLP, each on the normalised stream and added to it."""
+
+    def __init__(self, config: ChatGLM2Config, layer_idx: int) -> None:
+        super().__init__()
+        self.dropout = config.hidden_dropout
+        self.input_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
+        self.self_attention = ChatGLM2Attention(config, layer_idx)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
+        self.mlp = ChatGLM2MLP(config)
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """(B, S, E) to (B, S, E), and the attention probabilities if there are any."""
+        normed = self.input_layernorm(hidden_states)
+        output, probabilities = self.self_attention(normed, **kwargs)
+        hidden_states = hidden_states + F.dropout(output, self.dropout, self.training)
+        output = self.mlp(self.post_attention_layernorm(hidden_states))
+        return hidden_states + F.dropout(output, self.dropout, self.training), probabilities
+
+
+class ChatGLM2Encoder(nn.Module):
+    """The layers and the final norm, under their official names."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [ChatGLM2Block(config, layer_idx) for layer_idx in range(config.num_layers)]
+        )
+        self.final_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
+
+
+class ChatGLM2Embedding(nn.Module):
+    """The token embeddings, under their official name."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        self.word_embeddings: nn.Module = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+
+
+class ChatGLM2PreTrainedModel(PreTrainedModel):
+    """What both classes of this file tell `transformers` about themselves."""
+
+    config_class = ChatGLM2Config
+    base_model_prefix = "transformer"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ChatGLM2Block"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        if isinstance(module, RotaryEmbedding):
+            init.copy_(module.inv_freq, module.compute_frequencies(torch.float32, None))
+
+
+class ChatGLM2Model(ChatGLM2PreTrainedModel):
+    """Embeddings, layers and final norm: token ids to hidden states; and the head's matrix."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__(config)
+        self.embedding = ChatGLM2Embedding(config)
+        self.rotary_pos_emb = RotaryEmbedding(config)
+        self.encoder = ChatGLM2Encoder(config)
+        self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
+        self.gradient_checkpointing = False
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings."""
+        return self.embedding.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embeddings."""
+        self.embedding.word_embeddings = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language-model head."""
+        return self.output_layer
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replaces the language-model head."""
+        self.output_layer = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states after the final norm, (B, S, E).
+
+        Args:
+            input_ids: (B, S) token ids; or `inputs_embeds` (B, S, E).
+            attention_mask: (B, K) with 1 at real tokens; or an explicit (B or 1, 1, S, K) mask,
+                bool with True where attention is allowed or additive; or a `BlockMask`. None:
+                every token is real.
+            position_ids: (B, S). None: counted from the first real token, 0 on left padding.
+                Without an attention mask, a row whose positions restart holds several packed
+                documents, which do not see each other.
+            past_key_values: Keys and values of the tokens before.
+            inputs_embeds: See `input_ids`.
+            use_cache: Whether to return keys and values. None: as configured, not in training.
+            output_hidden_states: Whether to return the embeddings and every layer's output, all
+                of them before the final norm.
+            output_attentions: Whether to return the probabilities (B, H, S, K) of every layer;
+                only the eager implementation has them.
+            **kwargs: Passed to the attention implementation.
+
+        Raises:
+            DataError: both or neither of `input_ids` and `inputs_embeds` are given.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise DataError("input_ids, inputs_embeds: give exactly one of the two")
+        if inputs_embeds is None:
+            inputs_embeds = self.embedding.word_embeddings(input_ids)
+        mask = build_causal_mask(
+            self.config, inputs_embeds, attention_mask, position_ids, past_key_values
+        )
+        if position_ids is None:
+            position_ids = build_position_ids(inputs_embeds, attention_mask, past_key_values)
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        rotary = self.rotary_pos_emb(position_ids, inputs_embeds.dtype)
+        hidden_states = inputs_embeds
+        all_hidden_states: tuple[Tensor, ...] = (hidden_states,)
+        all_attentions: tuple[Tensor | None, ...] = ()
+        for layer in self.encoder.layers:
+            hidden_states, probabilities = layer(
+                hidden_states,
+                rotary=rotary,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+            all_hidden_states += (hidden_states,) if output_hidden_states else ()
+            all_attentions += (probabilities,) if output_attentions else ()
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.encoder.final_layernorm(hidden_states),
+            past_key_values=past_key_values,
+            hidden_states=all_hidden_states if output_hidden_states else None,
+            attentions=all_attentions if output_attentions else None,  # type: ignore[arg-type]
+        )
+
+
+class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, GenerationMixin):
+    """ChatGLM2-6B or ChatGLM3-6B with its language-model head."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__(config)
+        self.transformer = ChatGLM2Model(config)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language-model head."""
+        return self.transformer.output_layer
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replaces the language-model head."""
+        self.transformer.output_layer = new_embeddings
+
+    def create_masks_for_generate(
+        self, config: ChatGLM2Config, attention_mask: Tensor | None, **kwargs: Any
+    ) -> Any:
+        """The mask that `generate` passes with a static cache, whose steps may be compiled.
+
+        Flex attention keeps the (B, K) mask: `generate` cannot handle block masks.
+        """
+        if config._attn_implementation == "flex_attention":
+            return attention_mask
+        return create_masks_for_generate(config=config, attention_mask=attention_mask, **kwargs)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Logits (B, S, V), or the loss when `labels` are given.
+
+        Args:
+            input_ids: See `ChatGLM2Model.forward`, as for the arguments not listed here.
+            attention_mask: See there.
+            position_ids: See there.
+            past_key_values: See there.
+            inputs_embeds: See there.
+            labels: (B, S) token ids, -100 where nothing is to be learnt; shifted inside. With
+                labels, logits are made for labelled positions only and not returned, unless
+                `logits_to_keep` is given.
+            use_cache: See there.
+            logits_to_keep: Number of last positions (0: all) or their indices.
+            num_items_in_batch: Divide the summed loss by this, not by the labels counted here.
+            output_hidden_states: See there.
+            output_attentions: See there.
+            return_dict: False for a plain tuple.
+            **kwargs: Passed to the attention implementation.
+        """
+        outputs = self.transformer(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        head = self.transformer.output_layer
+        loss, logits = None, None
+        if labels is not None:
+            loss = compute_causal_loss(
+                hidden_states, head, labels, num_items_in_batch=num_items_in_batch
+            )
+        if labels is None or logits_to_keep is not None:
+            kept: Any = logits_to_keep
+            if not isinstance(kept, Tensor):
+                kept = slice(-kept, None) if kept else slice(None)
+            logits = head(hidden_states[:, kept])
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return result.to_tuple() if return_dict is False else result
+
+
+def build_position_ids(
+    inputs_embeds: Tensor, attention_mask: Any, past_key_values: Cache | None
+) -> Tensor:
+    """(B or 1, S) positions: counted from each row's first real token, after the cached ones.
+
+    Args:
+        inputs_embeds: (B, S, E), for the length.
+        attention_mask: (B, K) with 1 at real tokens; anything else means that all are real.
+        past_key_values: Keys and values of the tokens before.
+    """
+    length = inputs_embeds.shape[1]
+    if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+        positions = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+        return positions[:, -length:].to(inputs_embeds.device)
+    num_past = 0 if past_key_values is None else past_key_values.get_seq_length()
+    return (torch.arange(length, device=inputs_embeds.device) + num_past)[None]
+
+
+def eager_attention(
+    module: ChatGLM2Attention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out: output (B, S, H, D) and probabilities (B, H, S, K)."""
+    key = key.repeat_interleave(module.num_key_value_groups, dim=1)  # (B, H, K, D)
+    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    scores = (query @ key.transpose(2, 3)).float() * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = scores.softmax(dim=-1).to(query.dtype)
+    probabilities = F.dropout(probabilities, dropout, module.training)
+    return (probabilities @ value).transpose(1, 2), probabilities
