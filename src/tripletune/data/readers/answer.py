@@ -7,10 +7,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tripletune.data.linearize import EMPTY_TARGET, parse_free
+from tripletune.data.linearize import EMPTY_TARGET, parse_free, parse_target
 from tripletune.data.readers.document import has_lone_surrogate
 from tripletune.data.readers.fields import add_triplet
 from tripletune.data.readers.problem import Problems, RecordFault, shorten
+from tripletune.errors import DataError
 from tripletune.schema import Triplet
 
 __all__ = ["parse_answer", "parse_json_answer", "take_relation_names"]
@@ -46,6 +47,9 @@ def parse_answer(
     lines = [line for line in stripped.split("\n") if line.strip()]
     if "_" in lines[0] and lines[0].strip()[0] not in "(（":
         return _parse_underscored(lines, problems, relations)
+    exact = _parse_exact(answer)
+    if exact is not None:
+        return exact
     parsed = parse_free(answer)
     if not parsed.triplets and parsed.problems:
         raise RecordFault(
@@ -91,6 +95,14 @@ def parse_json_answer(source: str, problems: Problems) -> list[Triplet]:
 def take_relation_names(question: str) -> tuple[str, ...]:
     """The names that a question puts in quotation marks, in order."""
     return tuple(dict.fromkeys(_QUOTED.findall(question)))
+
+
+def _parse_exact(answer: str) -> list[Triplet] | None:
+    """The triplets of an answer in the target language to the letter, or None."""
+    try:
+        return list(parse_target(answer))
+    except DataError:
+        return None
 
 
 def _add_entry(triplets: list[Triplet], entry: object, problems: Problems) -> None:

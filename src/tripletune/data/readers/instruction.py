@@ -17,6 +17,7 @@ _CONTEXT = re.compile(
     r"\A(?:Instruction:.*?\n)?Input:\s*(?P<question>.*?)\n\s*\n(?P<text>.*?)\s*\n?Answer:\s*\Z",
     re.DOTALL,
 )
+_OWN_QUESTION = re.compile(r"\A请从以下文本中抽取三元组，格式为\(主体, 关系, 客体\)[^\n]*:\n")
 _LABEL_END = re.compile(r"[:：]\s*\n|\n+")
 
 
@@ -59,6 +60,9 @@ def split_prompt(prompt: str) -> tuple[str, str]:
     Raises:
         RecordFault: the prompt has one line only, so they cannot be told apart.
     """
+    own = _OWN_QUESTION.match(prompt)
+    if own is not None:
+        return prompt[: own.end() - 1], prompt[own.end() :]
     match = _LABEL_END.search(prompt.strip())
     if match is None:
         raise RecordFault(

@@ -288,6 +288,8 @@ def _describe_unknown(head: Head) -> str:
         line = head.lines[0] if head.lines else ""
         return f"is of no known format: the first line is {shorten(line)}; {remedy}"
     present = set(first)
+    if {"predicate", "subject_type", "object_type"} <= present:
+        return "is a relation schema, not data; name it as the schema (--schema) instead"
     forms = [(known, known.form) for known in FORMATS if known.form is not None]
     near, form = max(forms, key=lambda pair: len(present & set(pair[1].fields)))
     lacking = [name for name in form.fields if name not in present]
