@@ -1,0 +1,107 @@
+"""Command-line flags from the fields of `TrainingSettings`: one flag a field, Chinese help."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from typing import Any, NoReturn
+
+from tripletune.config import PRESETS, TrainingSettings
+
+__all__ = ["OneLineParser", "build_training_parser", "given_settings"]
+
+_ALIASES = {"num_epochs": ["--epochs", "--num_train_epochs"]}
+_HELP = {
+    "model_name": "模型: 模型ID、本地目录或 embedded (内置小模型)",
+    "revision": "模型ID的版本",
+    "train_file": "训练数据",
+    "validation_file": "验证数据",
+    "output_dir": "输出目录",
+    "num_epochs": "训练轮数",
+    "max_steps": "最多训练多少步 (-1: 按轮数)",
+    "batch_size": "每张GPU的批次大小",
+    "eval_batch_size": "评估批次大小",
+    "gradient_accumulation_steps": "梯度累积步数",
+    "learning_rate": "学习率",
+    "lora_r": "LoRA rank",
+    "lora_alpha": "LoRA alpha",
+    "lora_target_modules": "LoRA 作用的层, 逗号分隔, 或 all-linear",
+    "max_source_length": "提示最长多少token",
+    "max_target_length": "答案最长多少token",
+    "long_texts": "提示过长时: drop (丢弃) 或 shorten (缩短文本)",
+    "resume_from_checkpoint": "从检查点继续: 目录, 或 auto (最近一个)",
+    "seed": "随机种子",
+    "report_to": "记录到 tensorboard, swanlab, wandb, mlflow (逗号分隔)",
+    "packing": "把多条样本拼成一行 (true/false; 默认: GPU上 true)",
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaint is one line that names the nearest flag."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the complaint and exits with 2."""
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            unknown = message.removeprefix(prefix).split()[0]
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            nearest = difflib.get_close_matches(unknown.split("=")[0], flags, n=1, cutoff=0.5)
+            hint = f"，是否想用 (did you mean) {nearest[0]}？" if nearest else ""
+            message = f"没有参数 (unknown argument) {unknown}{hint}"
+        print(f"错误 (error): {message} (全部参数 / all flags: --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def build_training_parser(
+    prog: str | None = None, *, with_presets: bool = True
+) -> OneLineParser:
+    """Every setting as a flag, and, with presets, `--config` to choose one."""
+    parser = OneLineParser(prog=prog, description="TripleTune: QLoRA 训练")
+    if with_presets:
+        parser.add_argument(
+            "--config", choices=PRESETS, default="auto", help="预设配置 (默认 auto)"
+        )
+    for name, field in TrainingSettings.model_fields.items():
+        default = field.default
+        help_text = f"{_HELP.get(name, name)} (默认 {default})".replace("%", "%%")
+        parser.add_argument(
+            f"--{name}",
+            *_ALIASES.get(name, []),
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=help_text,
+            metavar=name.upper(),
+            type=_converter(name, default),
+        )
+    return parser
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given on the command line, by field name."""
+    return {k: v for k, v in vars(arguments).items() if k in TrainingSettings.model_fields}
+
+
+def _converter(name: str, default: Any) -> Any:
+    if name == "packing" or isinstance(default, bool):
+        return _read_bool
+    if isinstance(default, tuple):
+        return lambda text: (
+            text if text == "all-linear" else tuple(part for part in text.split(",") if part)
+        )
+    if isinstance(default, int) and name != "num_epochs":
+        return int
+    if isinstance(default, (int, float)):
+        return float
+    return str
+
+
+def _read_bool(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes", "on"):
+        return True
+    if text.lower() in ("false", "0", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r}: true or false")

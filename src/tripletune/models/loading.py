@@ -1,0 +1,194 @@
+"""Models and tokenizers by name: a hub id, a local folder, or `embedded`."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tripletune.config import EMBEDDED_MODEL
+from tripletune.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "find_position_scheme",
+    "load_model",
+    "load_model_and_tokenizer",
+    "load_tokenizer",
+    "resolve_model_path",
+]
+
+_REMEDIES = (
+    "what helps: set a mirror (export HF_ENDPOINT=https://hf-mirror.com), or clone it "
+    "(git lfs clone https://huggingface.co/{name}) and pass the folder as --model_name, or try "
+    "the small model that comes with TripleTune (--model_name embedded)"
+)
+
+
+def resolve_model_path(name: str, *, revision: str | None = None) -> str:
+    """The folder of the embedded model or a local clone, or the hub id as it is.
+
+    With `TRIPLETUNE_HUB=modelscope` a hub id is fetched from ModelScope and its folder returned.
+
+    Raises:
+        ModelError: the name looks like a path and does not exist, or holds no config.json.
+    """
+    if name == EMBEDDED_MODEL:
+        return str(resources.files("tripletune") / "assets" / "embedded")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not list(path.glob("*.gguf")):
+            raise ModelError(
+                f"model: folder {name!r} has no config.json; give the folder that holds "
+                "config.json, the weights and the vocabulary"
+            )
+        return str(path)
+    if path.is_file() and path.suffix == ".gguf":
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(
+            f"model: {name!r} is no folder here; accepted are a local folder, a hub id such as "
+            "'THUDM/chatglm-6b', or 'embedded'"
+        )
+    if os.environ.get("TRIPLETUNE_HUB") == "modelscope":
+        return _fetch_from_modelscope(name, revision)
+    return name
+
+
+def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
+    """The tokenizer of a model, ours for a ChatGLM, without running remote code.
+
+    Raises:
+        ModelError: it cannot be found or read; the message has the remedies.
+    """
+    from transformers import AutoTokenizer
+
+    path = resolve_model_path(name, revision=revision)
+    folder, gguf = _split_gguf(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, revision=revision, trust_remote_code=False, **gguf
+        )
+    except (OSError, ValueError) as error:
+        raise _explain(name, error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    quantize: bool,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+) -> Any:
+    """A causal model on one device, in evaluation mode.
+
+    Args:
+        name: Hub id, local folder, GGUF file or `embedded`.
+        quantize: Whether linear layers are quantised to NF4 with double quantisation
+            (QLoRA, arXiv 2305.14314, section 3).
+        device: Where to put it. None: the process's GPU, or the CPU.
+        dtype: Of what is not quantised, and of computation. None: bf16 where the GPU has it, fp16
+            on older ones, fp32 on the CPU.
+        revision: Of a hub id.
+        attn_implementation: As `transformers`. None: its default.
+
+    Raises:
+        ModelError: it cannot be found or read; the message has the remedies.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    device = torch.device(device) if device is not None else default_device()
+    dtype = dtype or default_dtype(device)
+    arguments: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
+    if attn_implementation is not None:
+        arguments["attn_implementation"] = attn_implementation
+    if quantize:
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    path = resolve_model_path(name, revision=revision)
+    folder, gguf = _split_gguf(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, revision=revision, trust_remote_code=False, **arguments, **gguf
+        )
+    except (OSError, ValueError) as error:
+        raise _explain(name, error) from error
+    return model.eval()
+
+
+def load_model_and_tokenizer(
+    name: str,
+    *,
+    quantize: bool,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+) -> tuple[Any, Any]:
+    """`load_model` and `load_tokenizer` of one name."""
+    tokenizer = load_tokenizer(name, revision=revision)
+    model = load_model(name, quantize=quantize, device=device, dtype=dtype, revision=revision)
+    return model, tokenizer
+
+
+def default_device() -> torch.device:
+    """The GPU that belongs to this process (`LOCAL_RANK`), or the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """The dtype to compute in on a device."""
+    import torch
+
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def find_position_scheme(model: Any) -> str:
+    """`two_rows` for ChatGLM-6B, `one_row` for any other network."""
+    from tripletune.models.configuration_chatglm import ChatGLMConfig
+
+    return "two_rows" if isinstance(model.config, ChatGLMConfig) else "one_row"
+
+
+def _split_gguf(path: str) -> tuple[str, dict[str, str]]:
+    """The folder and `gguf_file` argument of a GGUF file, or of a folder that holds only one."""
+    if path.endswith(".gguf"):
+        return str(Path(path).parent), {"gguf_file": Path(path).name}
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        return path, {"gguf_file": sorted(Path(path).glob("*.gguf"))[0].name}
+    return path, {}
+
+
+def _fetch_from_modelscope(name: str, revision: str | None) -> str:
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        from tripletune.errors import MissingPackageError
+
+        raise MissingPackageError(
+            "TRIPLETUNE_HUB=modelscope needs the package modelscope: pip install modelscope"
+        ) from None
+    return str(snapshot_download(name, revision=revision))
+
+
+def _explain(name: str, error: Exception) -> ModelError:
+    first = str(error).strip().split("\n")[0]
+    return ModelError(f"model: {name!r} cannot be loaded: {first}\n{_REMEDIES.format(name=name)}")

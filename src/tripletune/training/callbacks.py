@@ -1,0 +1,86 @@
+"""What a run shows while it trains: the guide's log records and a bar with ETA and tokens/s."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers.trainer_callback import TrainerCallback
+
+from tripletune.training.history import plot_history, write_history
+
+__all__ = ["HistoryCallback", "ProgressCallback"]
+
+_SHOWN_DIGITS = {"learning_rate": 8, "epoch": 2, "eval_runtime": 2, "tokens_per_second": 0}
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """A bar over the optimizer steps; each log record is printed above it as a dictionary."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._started = 0.0
+        self._tokens_before = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Opens the bar where the run stands."""
+        if not state.is_world_process_zero:
+            return
+        self._started = time.perf_counter()
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Moves the bar."""
+        if self._bar is None:
+            return
+        elapsed = time.perf_counter() - self._started
+        tokens = getattr(state, "num_input_tokens_seen", 0)
+        self._bar.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s", refresh=False)
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prints the record, `{'loss': …, 'learning_rate': …, 'epoch': …}`."""
+        if self._bar is None or not logs or "train_runtime" in logs:
+            return
+        shown = {
+            name: round(value, _SHOWN_DIGITS.get(name, 4)) if isinstance(value, float) else value
+            for name, value in logs.items()
+        }
+        tqdm.write(str(shown))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class HistoryCallback(TrainerCallback):  # type: ignore[misc]
+    """Keeps the history file and the curves of the output folder up to date."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writes what is known at a checkpoint."""
+        self._write(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writes the whole history."""
+        self._write(state)
+
+    def _write(self, state: Any) -> None:
+        if state.is_world_process_zero:
+            write_history(self._output_dir, state.log_history)
+            plot_history(self._output_dir, state.log_history)

@@ -1,0 +1,284 @@
+"""A training run from settings to the adapter folder: what the guide calls `ChatGLMTrainer`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tripletune.config import TrainingSettings
+from tripletune.errors import AdapterError, DataError, OutputError
+from tripletune.schema import Example
+
+__all__ = ["TrainingRun", "find_checkpoint", "score_model"]
+
+logger = logging.getLogger("tripletune")
+
+_EVAL_SENTENCES = 200
+
+
+class TrainingRun:
+    """One training run, in three steps that may be called one by one.
+
+    Args:
+        settings: What to train, on what, and how.
+
+    Attributes:
+        model: The adapted model, after `setup_model_and_tokenizer`.
+        tokenizer: Its tokenizer.
+        validation_examples: What is scored, after `prepare_datasets`.
+        trainer: The `TripletTrainer`, after `train`.
+    """
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        self.settings = settings
+        self.model: Any = None
+        self.tokenizer: Any = None
+        self.trainer: Any = None
+        self.train_examples: list[Example] = []
+        self.validation_examples: list[Example] = []
+        self._train_set: Any = None
+        self._validation_set: Any = None
+
+    def setup_model_and_tokenizer(self) -> None:
+        """Loads the tokenizer and the quantised model and adds LoRA.
+
+        Raises:
+            ModelError: the model cannot be found or read.
+            ConfigError: a LoRA target matches no layer.
+            OutputError: the output folder cannot be written (checked before anything is loaded).
+        """
+        import torch
+
+        from tripletune.models.loading import default_device, load_model, load_tokenizer
+        from tripletune.training.adapters import (
+            add_lora,
+            count_parameters,
+            render_parameter_line,
+        )
+
+        settings = self.settings
+        check_output_dir(settings.output_dir)
+        torch.manual_seed(settings.seed)
+        logger.info("加载分词器...")
+        self.tokenizer = load_tokenizer(settings.model_name, revision=settings.revision)
+        logger.info("设置量化配置...")
+        logger.info("加载基础模型...")
+        device = default_device()
+        self.model = load_model(
+            settings.model_name,
+            quantize=settings.load_in_4bit,
+            device=device,
+            revision=settings.revision,
+        )
+        logger.info("设置LoRA配置...")
+        self.model = add_lora(
+            self.model,
+            rank=settings.lora_r,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            target_modules=settings.lora_target_modules,
+            model_name=settings.model_name,
+        )
+        if _is_main_process():
+            print_line(render_parameter_line(*count_parameters(self.model)))
+
+    def prepare_datasets(self) -> None:
+        """Reads, checks and encodes the training and validation data.
+
+        Raises:
+            DataError: a file is missing, empty or damaged, or nothing in it fits the lengths.
+        """
+        if self.tokenizer is None:
+            self.setup_model_and_tokenizer()
+        logger.info("准备训练数据集...")
+        self.train_examples, self._train_set = self._read(self.settings.train_file)
+        logger.info("准备验证数据集...")
+        self.validation_examples, self._validation_set = self._read(self.settings.validation_file)
+
+    def _read(self, path: Path) -> tuple[list[Example], Any]:
+        from tripletune.data.encode import encode_examples
+        from tripletune.data.readers import load_examples
+        from tripletune.training.trainer import ExampleDataset
+
+        examples = load_examples(path)
+        logger.info("加载了 %d 条数据从 %s", len(examples), path)
+        encoded, report = encode_examples(
+            examples,
+            self.tokenizer,
+            max_source_tokens=self.settings.max_source_length,
+            max_target_tokens=self.settings.max_target_length,
+            long_texts=self.settings.long_texts,
+        )
+        if report.num_kept < report.num_examples or report.num_shortened:
+            logger.warning(
+                "%s: 共 %d 条, 保留 %d 条; 文本过长丢弃 %d 条 (max_source_length=%d), "
+                "答案过长丢弃 %d 条 (max_target_length=%d), 缩短文本 %d 条",
+                path,
+                report.num_examples,
+                report.num_kept,
+                report.num_long_texts,
+                self.settings.max_source_length,
+                report.num_long_targets,
+                self.settings.max_target_length,
+                report.num_shortened,
+            )
+        if not encoded:
+            raise DataError(
+                f"none of the {len(examples)} examples fits max_source_length="
+                f"{self.settings.max_source_length} and max_target_length="
+                f"{self.settings.max_target_length} tokens; raise them",
+                path=path,
+            )
+        return examples, ExampleDataset(encoded)
+
+    def train(self) -> dict[str, float]:
+        """Trains, saves adapter, tokenizer, curves and history, and gives the last evaluation.
+
+        Raises:
+            AdapterError: the checkpoint to resume from does not exist or is damaged.
+        """
+        if self._train_set is None:
+            self.prepare_datasets()
+        checkpoint = find_checkpoint(self.settings)
+        self.trainer = self._build_trainer()
+        logger.info("开始训练...")
+        if checkpoint is not None:
+            logger.info("从检查点继续: %s", checkpoint)
+        self.trainer.train(resume_from_checkpoint=checkpoint)
+        return self._save()
+
+    @property
+    def num_scored(self) -> int:
+        """How many validation sentences `score` extracts from: the first 200 at most."""
+        return min(len(self.validation_examples), _EVAL_SENTENCES)
+
+    def score(self) -> dict[str, float]:
+        """Strict precision, recall and F1 of the model as it is on validation sentences."""
+        return score_model(
+            self.model, self.tokenizer, self.validation_examples[: self.num_scored]
+        )
+
+    def extract(self, texts: Sequence[str]) -> list[Any]:
+        """The `Extraction` of each text by the model as it is."""
+        from tripletune.extraction.extractor import Extractor
+
+        return Extractor(self.model.eval(), self.tokenizer).extract(texts)
+
+    def _build_trainer(self) -> Any:
+        from tripletune.data.collate import PackedCollator, PaddedCollator
+        from tripletune.models.loading import find_position_scheme
+        from tripletune.training.arguments import build_training_arguments
+        from tripletune.training.callbacks import HistoryCallback, ProgressCallback
+        from tripletune.training.trainer import TripletTrainer
+
+        settings = self.settings
+        on_gpu = self.model.device.type == "cuda"
+        packing = on_gpu if settings.packing is None else settings.packing
+        scheme: Any = find_position_scheme(self.model.get_base_model())
+        pad_token_id = self.tokenizer.pad_token_id
+        collator: Any = PaddedCollator(pad_token_id, scheme)
+        if packing:
+            collator = PackedCollator(pad_token_id, scheme, pad_to_multiple_of=128 if on_gpu else 1)
+        trainer = TripletTrainer(
+            model=self.model,
+            args=build_training_arguments(settings, num_examples=len(self._train_set)),
+            train_dataset=self._train_set,
+            eval_dataset=self._validation_set,
+            data_collator=collator,
+            processing_class=self.tokenizer,
+            scorer=self.score,
+            group_by_length=not packing,
+        )
+        from transformers.trainer_callback import PrinterCallback
+        from transformers.trainer_callback import ProgressCallback as StockProgressCallback
+
+        trainer.remove_callback(StockProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(ProgressCallback())
+        trainer.add_callback(HistoryCallback(settings.output_dir))
+        return trainer
+
+    def _save(self) -> dict[str, float]:
+        settings = self.settings
+        records = [r for r in self.trainer.state.log_history if "eval_loss" in r]
+        metrics: Mapping[str, float] = records[-1] if records else {}
+        if self.trainer.is_world_process_zero():
+            self.model.save_pretrained(
+                settings.output_dir, safe_serialization=settings.save_safetensors
+            )
+            self.tokenizer.save_pretrained(settings.output_dir)
+            self.trainer.state.save_to_json(str(settings.output_dir / "trainer_state.json"))
+            logger.info("模型保存在 %s", settings.output_dir)
+        return dict(metrics)
+
+
+def score_model(model: Any, tokenizer: Any, examples: Sequence[Example]) -> dict[str, float]:
+    """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction."""
+    from tripletune.evaluation import evaluate
+    from tripletune.extraction.extractor import Extractor
+
+    extractions = Extractor(model, tokenizer).extract([example.text for example in examples])
+    strict = evaluate(examples, extractions).strict
+    return {
+        "precision": strict.precision or 0.0,
+        "recall": strict.recall or 0.0,
+        "f1": strict.f1 or 0.0,
+    }
+
+
+def find_checkpoint(settings: TrainingSettings) -> str | None:
+    """The checkpoint folder to resume from; None to start anew.
+
+    Raises:
+        AdapterError: the named folder is no checkpoint, or `auto` finds none.
+    """
+    wanted = settings.resume_from_checkpoint
+    if wanted is None:
+        return None
+    if wanted != "auto":
+        if not (Path(wanted) / "trainer_state.json").is_file():
+            raise AdapterError(
+                f"resume_from_checkpoint: {wanted!r} is no checkpoint folder (it holds no "
+                "trainer_state.json); give a folder such as output/…/checkpoint-50, or auto"
+            )
+        return wanted
+    found = sorted(
+        (p for p in settings.output_dir.glob("checkpoint-*") if (p / "trainer_state.json").is_file()),
+        key=lambda path: int(path.name.rsplit("-", 1)[-1]),
+    )
+    if not found:
+        logger.info("%s 中没有检查点，从头开始训练", settings.output_dir)
+        return None
+    return str(found[-1])
+
+
+def check_output_dir(path: Path) -> None:
+    """Makes the folder if need be and makes sure that it can be written.
+
+    Raises:
+        OutputError: the path is a file, or the folder cannot be made or written.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"output_dir: {str(path)!r} is a file; give a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"output_dir: {str(path)!r} cannot be written ({error.strerror}); give another folder "
+            "or mend its permissions"
+        ) from error
+
+
+def print_line(text: str) -> None:
+    """Writes a line to standard output, as the guide shows it, without a log prefix."""
+    os.write(1, (text + "\n").encode())
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
