@@ -1,0 +1,1 @@
+"""From any file to clean training data: readers, checks, schema, target text, batches."""

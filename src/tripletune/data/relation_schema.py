@@ -182,8 +182,8 @@ def learn_schema(
         if count < min_count:
             continue
         seen = sorted(pairs.get(name, Counter()).items(), key=lambda item: (-item[1], item[0]))
-        types = tuple(pair for pair, number in seen if number >= min_share * count)
-        relations.append(Relation(name, types, tuple(slots.get(name, {}).items()), count))
+        allowed = tuple(pair for pair, number in seen if number >= min_share * count)
+        relations.append(Relation(name, allowed, tuple(slots.get(name, {}).items()), count))
     return RelationSchema(tuple(relations))
 
 

@@ -1,0 +1,146 @@
+"""What is wrong with one example, looked at on its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from rapidfuzz import fuzz
+
+from tripletune.schema import Example, Triplet
+
+__all__ = ["SEVERITIES", "Remark", "Severity", "find_nearest", "inspect_example"]
+
+Severity = Literal["error", "warning", "info"]
+
+SEVERITIES: dict[str, Severity] = {
+    "unreadable_record": "error",
+    "unreadable_triplet": "error",
+    "leak_exact": "error",
+    "leak_normalised": "error",
+    "leak_near": "error",
+    "contradictory_labels": "error",
+    "unknown_relation": "error",
+    "reversed_direction": "error",
+    "wrong_types": "warning",
+    "replacement_character": "warning",
+    "control_character": "warning",
+    "private_use_character": "warning",
+    "invisible_character": "info",
+    "surrounding_space": "warning",
+    "long_item": "warning",
+    "item_not_in_text": "warning",
+    "repeated_triplet": "warning",
+    "duplicate_text": "warning",
+    "near_duplicate": "info",
+    "subject_is_object": "info",
+    "similar_relation_names": "warning",
+    "confusable_relations": "info",
+    "minority_direction": "warning",
+    "rare_relation": "info",
+    "too_long_for_model": "warning",
+    "no_negatives": "info",
+    "changed_by_reader": "info",
+}
+"""Every kind of finding and how serious it is."""
+
+_REPLACEMENT = re.compile("\ufffd|锟斤拷|烫烫烫|屯屯屯")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+_ODD = re.compile(
+    "|".join(pattern.pattern for pattern in (_REPLACEMENT, _CONTROL, _PRIVATE, _INVISIBLE))
+)
+_ODD_KINDS = (
+    ("replacement_character", _REPLACEMENT, "signs of a wrong decoding"),
+    ("control_character", _CONTROL, "a control character"),
+    ("private_use_character", _PRIVATE, "a private-use character (an icon of some font)"),
+    ("invisible_character", _INVISIBLE, "an invisible character"),
+)
+_MIN_NEAREST_SCORE = 60.0
+
+
+class Remark(NamedTuple):
+    """One thing that an example shows.
+
+    Attributes:
+        kind: A key of `SEVERITIES`.
+        message: One sentence with the values.
+    """
+
+    kind: str
+    message: str
+
+
+def inspect_example(example: Example, *, max_item_characters: int = 60) -> Iterator[Remark]:
+    """What can be said against an example, cheap checks first.
+
+    Args:
+        example: The example.
+        max_item_characters: Subjects, relations and objects longer than this are remarked on.
+    """
+    text = example.text
+    if _ODD.search(text) is not None:
+        yield from _inspect_characters(text)
+    if text[0].isspace() or text[-1].isspace():
+        yield Remark("surrounding_space", f"text {_show(text)} begins or ends in white space")
+    seen: set[tuple[object, ...]] = set()
+    for triplet in example.triplets:
+        key = (triplet.key, triplet.object_slots)
+        if key in seen:
+            yield Remark("repeated_triplet", f"triplet {triplet.key} is given twice")
+        seen.add(key)
+        yield from _inspect_triplet(triplet, text, max_item_characters)
+
+
+def find_nearest(item: str, text: str) -> tuple[str, float] | None:
+    """The part of the text that is most like an item, with a score to 100, or None.
+
+    An occurrence in other letter case scores 99.
+
+    Example:
+        >>> find_nearest("java程序设计", "《Java程序设计》出版")
+        ('Java程序设计', 99.0)
+    """
+    lowered = text.lower()
+    place = lowered.find(item.lower())
+    if place >= 0 and len(lowered) == len(text):
+        return text[place : place + len(item)], 99.0
+    found = fuzz.partial_ratio_alignment(item, text, score_cutoff=_MIN_NEAREST_SCORE)
+    if found is None or found.src_end - found.src_start < len(item):
+        return None
+    return text[found.dest_start : found.dest_end], float(found.score)
+
+
+def _inspect_characters(text: str) -> Iterator[Remark]:
+    for kind, pattern, what in _ODD_KINDS:
+        match = pattern.search(text)
+        if match is not None:
+            codes = " ".join(f"U+{ord(character):04X}" for character in match.group())
+            yield Remark(kind, f"{what} ({codes}) at character {match.start()} of {_show(text)}")
+
+
+def _inspect_triplet(triplet: Triplet, text: str, max_item_characters: int) -> Iterator[Remark]:
+    for name, item in zip(("subject", "relation", "object"), triplet.key, strict=True):
+        if item[0].isspace() or item[-1].isspace():
+            yield Remark("surrounding_space", f"{name} {item!r} begins or ends in white space")
+        if len(item) > max_item_characters:
+            yield Remark(
+                "long_item",
+                f"{name} {_show(item)} has {len(item)} characters, more than {max_item_characters}",
+            )
+        if name != "relation" and item not in text:
+            yield _describe_absent(name, item, text)
+    if triplet.subject == triplet.object:
+        yield Remark("subject_is_object", f"subject and object are both {triplet.subject!r}")
+
+
+def _describe_absent(name: str, item: str, text: str) -> Remark:
+    nearest = find_nearest(item, text)
+    offer = f"; nearest is {nearest[0]!r}" if nearest is not None else ""
+    return Remark("item_not_in_text", f"{name} {item!r} is not in {_show(text)}{offer}")
+
+
+def _show(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")

@@ -1,0 +1,129 @@
+"""A check report as one HTML page that needs nothing else: plots are inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tripletune.data.check import CheckReport
+from tripletune.data.inspection import SEVERITIES
+from tripletune.data.statistics import FileStatistics, compute_quantiles
+from tripletune.data.writers import open_output
+
+__all__ = ["Bar", "build_bars", "render_page", "write_page"]
+
+_MAX_BARS = 24
+_MAX_RELATIONS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of a plot.
+
+    Attributes:
+        label: What is counted.
+        count: How often.
+        share: Its length as a share of the longest bar, from 0 to 1.
+    """
+
+    label: str
+    count: int
+    share: float
+
+
+def write_page(report: CheckReport, path: str | Path) -> None:
+    """Write the page.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with open_output(Path(path)) as file:
+        file.write(render_page(report))
+
+
+def render_page(report: CheckReport) -> str:
+    """The HTML of a report; all text from the data is escaped."""
+    environment = Environment(
+        loader=PackageLoader("tripletune.data", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = [(SEVERITIES[kind], kind, number) for kind, number in sorted(report.counts.items())]
+    order = ("error", "warning", "info")
+    return environment.get_template("check.html.j2").render(
+        report=report,
+        rows=sorted(rows, key=lambda row: (order.index(row[0]), row[1])),
+        files=[
+            _describe_file(name, file)
+            for name, file in zip(report.formats, report.files, strict=True)
+        ],
+    )
+
+
+def build_bars(counts: Mapping[int, int], *, max_bars: int = _MAX_BARS) -> list[Bar]:
+    """A histogram of whole numbers, in classes of equal width, at most `max_bars` of them.
+
+    Example:
+        >>> build_bars({0: 3, 1: 6})
+        [Bar(label='0', count=3, share=0.5), Bar(label='1', count=6, share=1.0)]
+    """
+    if not counts:
+        return []
+    low, high = min(counts), max(counts)
+    width = max(1, -(-(high - low + 1) // max_bars))
+    classes = [0] * ((high - low) // width + 1)
+    for value, number in counts.items():
+        classes[(value - low) // width] += number
+    most = max(classes)
+    return [
+        Bar(_name_class(low + place * width, width), number, number / most)
+        for place, number in enumerate(classes)
+    ]
+
+
+def _name_class(start: int, width: int) -> str:
+    return str(start) if width == 1 else f"{start}-{start + width - 1}"
+
+
+def _name_bars(counts: Sequence[tuple[str, int]]) -> list[Bar]:
+    most = max((number for _, number in counts), default=1)
+    return [Bar(name, number, number / most) for name, number in counts]
+
+
+def _describe_file(name: str, file: FileStatistics) -> dict[str, Any]:
+    directions = [
+        (relation, file.subject_first[relation], file.object_first[relation])
+        for relation, _ in file.relations.most_common(_MAX_RELATIONS)
+    ]
+    return {
+        "format": name,
+        "statistics": file,
+        "share_empty": file.num_empty / max(1, file.num_examples),
+        "quantiles": [
+            (title, quantiles)
+            for title, quantiles in (
+                ("text, characters", compute_quantiles(file.text_lengths)),
+                ("prompt, tokens", compute_quantiles(file.prompt_lengths)),
+                ("target, tokens", compute_quantiles(file.target_lengths)),
+            )
+            if quantiles is not None
+        ],
+        "plots": [
+            (title, bars)
+            for title, bars in (
+                ("Text length in characters", build_bars(file.text_lengths)),
+                ("Prompt length in tokens", build_bars(file.prompt_lengths)),
+                ("Target length in tokens", build_bars(file.target_lengths)),
+                ("Triplets in an example", build_bars(file.triplets_per_example)),
+                ("Most frequent relations", _name_bars(file.relations.most_common(_MAX_RELATIONS))),
+            )
+            if bars
+        ],
+        "directions": [row for row in directions if row[1] + row[2]],
+    }
