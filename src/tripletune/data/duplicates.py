@@ -207,15 +207,16 @@ class TextIndex:
 
 
 def _iter_runs(keys: NDArray[np.int64] | NDArray[np.uint64]) -> Iterator[Indices]:
-    """Ascending positions of each key that occurs more than once."""
+    """Ascending positions of each key that occurs more than once, by first position."""
     order = np.argsort(keys, kind="stable")
     same = np.zeros(len(keys) + 1, dtype=bool)
     same[1:-1] = keys[order[1:]] == keys[order[:-1]]
     # A run begins where a place equals the next but not the one before.
     starts = np.flatnonzero(~same[:-1] & same[1:])
     ends = np.flatnonzero(same[:-1] & ~same[1:]) + 1
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        yield order[start:end]
+    # Hash values differ from run to run; the order of what is found must not.
+    for place in np.argsort(order[starts], kind="stable").tolist():
+        yield order[starts[place] : ends[place]]
 
 
 def _iter_candidates(

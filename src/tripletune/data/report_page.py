@@ -108,20 +108,20 @@ def _describe_file(name: str, file: FileStatistics) -> dict[str, Any]:
         "quantiles": [
             (title, quantiles)
             for title, quantiles in (
-                ("text, characters", compute_quantiles(file.text_lengths)),
-                ("prompt, tokens", compute_quantiles(file.prompt_lengths)),
-                ("target, tokens", compute_quantiles(file.target_lengths)),
+                ("文本 (字)", compute_quantiles(file.text_lengths)),
+                ("提示 (token)", compute_quantiles(file.prompt_lengths)),
+                ("答案 (token)", compute_quantiles(file.target_lengths)),
             )
             if quantiles is not None
         ],
         "plots": [
             (title, bars)
             for title, bars in (
-                ("Text length in characters", build_bars(file.text_lengths)),
-                ("Prompt length in tokens", build_bars(file.prompt_lengths)),
-                ("Target length in tokens", build_bars(file.target_lengths)),
-                ("Triplets in an example", build_bars(file.triplets_per_example)),
-                ("Most frequent relations", _name_bars(file.relations.most_common(_MAX_RELATIONS))),
+                ("文本长度 (字)", build_bars(file.text_lengths)),
+                ("提示长度 (token)", build_bars(file.prompt_lengths)),
+                ("答案长度 (token)", build_bars(file.target_lengths)),
+                ("每条样本的三元组数", build_bars(file.triplets_per_example)),
+                ("最常见的关系", _name_bars(file.relations.most_common(_MAX_RELATIONS))),
             )
             if bars
         ],

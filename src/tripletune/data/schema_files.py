@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tripletune.data.readers.problem import shorten
-from tripletune.data.readers.source import check_file
+from tripletune.data.readers.source import check_file, read_head
 from tripletune.data.readers.table import NO_RELATION
 from tripletune.data.relation_schema import Relation, RelationSchema, merge_schemas
+from tripletune.data.statistics import find_similar_names
 from tripletune.errors import DataError
 
-__all__ = ["load_schema"]
+__all__ = ["is_schema_file", "load_schema", "validate_schema"]
 
 _LABEL_LINE = re.compile(r"\A(?P<name>.+?)[\s,]+\d+\Z")
 _VALUE = "@value"
@@ -46,6 +47,48 @@ def load_schema(path: str | Path) -> RelationSchema:
     if not relations:
         raise DataError("names no relation; needed is at least one", path=path)
     return merge_schemas(RelationSchema((relation,)) for relation in relations)
+
+
+def is_schema_file(path: str | Path) -> bool:
+    """Whether a file is a schema rather than data, judged by its first record.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return False
+    head = read_head(path)
+    first = head.records[0] if head.records else None
+    if isinstance(first, Mapping):
+        return "relations" in first or ("predicate" in first and "text" not in first)
+    if isinstance(first, (list, str)):
+        return True
+    return bool(head.lines) and all(
+        _LABEL_LINE.match(line.strip()) is not None and "$" not in line for line in head.lines
+    )
+
+
+def validate_schema(schema: RelationSchema) -> tuple[str, ...]:
+    """One sentence for each thing about a schema that is likely to be a mistake."""
+    complaints = [
+        f"relations {one!r} and {other!r} look alike"
+        for one, other in find_similar_names(schema.names)
+    ]
+    typed = any(relation.types for relation in schema)
+    for relation in schema:
+        if relation.name != relation.name.strip():
+            complaints.append(f"relation {relation.name!r} begins or ends in white space")
+        if typed and not relation.types:
+            complaints.append(f"relation {relation.name!r} has no types, others have")
+        turned = [
+            pair for pair in relation.types if pair[0] < pair[1] and pair[::-1] in relation.types
+        ]
+        complaints.extend(
+            f"relation {relation.name!r} goes both ways between {one!r} and {other!r}"
+            for one, other in turned
+        )
+    return tuple(complaints)
 
 
 def _read_text(text: str) -> list[Relation]:
