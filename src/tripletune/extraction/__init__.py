@@ -1,0 +1,1 @@
+"""Triplets from texts with a fine-tuned model: constrained, grounded, with confidence."""
