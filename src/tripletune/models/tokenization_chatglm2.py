@@ -278,8 +278,10 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
                 encoded = [ids[max(0, len(ids) - room) :] for ids in encoded]
             else:
                 encoded = [ids[:room] for ids in encoded]
+        for ids in encoded:
+            ids[:0] = prefix
         columns = self._pad_rows(
-            [prefix + ids for ids in encoded],
+            encoded,
             padding_strategy,
             max_length,
             kwargs.get("pad_to_multiple_of"),
@@ -314,17 +316,19 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
             width = max_length or 0
         if multiple and strategy != PaddingStrategy.DO_NOT_PAD:
             width = -(-width // multiple) * multiple
-        on_left = (side or self.padding_side) == "left"
-        columns: dict[str, list[list[int]]] = {name: [] for name in self.model_input_names}
-        for ids in rows:
-            real = {
-                "input_ids": ids,
-                "attention_mask": [1] * len(ids),
-                "position_ids": list(range(len(ids))),
-            }
-            pads = [0] * (width - len(ids))
-            for name, values in real.items():
-                columns[name].append(pads + values if on_left else values + pads)
+        lengths = [len(ids) for ids in rows]
+        count = list(range(max(lengths)))
+        columns = {
+            "input_ids": rows,
+            "attention_mask": [[1] * length for length in lengths],
+            "position_ids": [count[:length] for length in lengths],
+        }
+        if width > min(lengths):
+            on_left = (side or self.padding_side) == "left"
+            pads = [[0] * (width - length) for length in lengths]
+            for name, column in columns.items():
+                pairs = zip(pads, column, strict=True)
+                columns[name] = [p + real if on_left else real + p for p, real in pairs]
         return columns
 
     def _pad(
