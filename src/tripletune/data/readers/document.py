@@ -105,6 +105,8 @@ class Document:
             return source, value
 
     def _report_broken(self, error: Exception) -> None:
+        if self._problems.stopped:
+            return
         detail, column = str(error), 0
         if isinstance(error, json.JSONDecodeError):
             self._problems.line = self._line + self._buffer.count("\n", 0, error.pos)
@@ -137,17 +139,17 @@ class Document:
         try:
             self._buffer += self._decode.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            self._at_end = True
-            good = error.object[: error.start].decode("utf-8", "ignore")
-            self._problems.line = self._line + self._buffer.count("\n") + good.count("\n")
-            self._problems.stopped = True
-            byte = (
-                f"0x{error.object[error.start]:02x}" if error.start < len(error.object) else "end"
-            )
-            self._problems.drop_record(
-                "not_utf8",
-                f"byte {byte} after {shorten(good[-20:])} is not UTF-8; needed is UTF-8. What "
-                "follows in this file is not read. Save the file as UTF-8",
-                value=good[-100:],
-            )
+            self._buffer += error.object[: error.start].decode("utf-8")
+            self._report_bytes(error)
+            return True
         return not self._at_end
+
+    def _report_bytes(self, error: UnicodeDecodeError) -> None:
+        self._at_end = self._problems.stopped = True
+        self._problems.line = self._line + self._buffer.count("\n")
+        self._problems.drop_record(
+            "not_utf8",
+            f"byte 0x{error.object[error.start]:02x} after {shorten(self._buffer[-20:])} is not "
+            "UTF-8; needed is UTF-8. What follows in this file is not read. Save the file as UTF-8",
+            value=self._buffer[-100:],
+        )
