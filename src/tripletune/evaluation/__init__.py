@@ -7,6 +7,9 @@ from the rest, and never torch.
 from __future__ import annotations
 
 from tripletune.evaluation.aliases import read_aliases
+from tripletune.evaluation.bootstrap import Difference, Interval
+from tripletune.evaluation.calibration import Calibration
+from tripletune.evaluation.comparison import Comparison, compare, compare_files
 from tripletune.evaluation.counts import Counts
 from tripletune.evaluation.error_classes import ErrorSummary, TripletError
 from tripletune.evaluation.scoring import (
@@ -18,12 +21,18 @@ from tripletune.evaluation.scoring import (
 )
 
 __all__ = [
+    "Calibration",
+    "Comparison",
     "Counts",
+    "Difference",
     "ErrorSummary",
     "Evaluation",
+    "Interval",
     "Settings",
     "TextResult",
     "TripletError",
+    "compare",
+    "compare_files",
     "evaluate",
     "evaluate_files",
     "read_aliases",

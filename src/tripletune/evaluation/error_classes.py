@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tripletune.evaluation.spans import Key, is_near
 
@@ -47,8 +47,7 @@ ERROR_CLASSES = (
 _SAME_PAIR = ("relation_not_in_schema", "wrong_relation")
 
 
-@dataclass(frozen=True, slots=True)
-class TripletError:
+class TripletError(NamedTuple):
     """One mistake.
 
     Attributes:
@@ -189,13 +188,13 @@ class ErrorSummary:
     def add(self, text: str, errors: Sequence[TripletError]) -> None:
         """Count the mistakes of one text."""
         for error in errors:
-            name = error.error_class
-            if error.predicted is not None or name == "unparseable":
+            name, predicted, gold, _ = error
+            if name != "missed":
                 self.num_wrong[name] += 1
-            if error.gold is not None:
+            if gold is not None:
                 self.num_missed[name] += 1
-                if error.predicted is not None and name in _SAME_PAIR:
-                    self.confusion[error.gold[1], error.predicted[1]] += 1
+                if predicted is not None and name in _SAME_PAIR:
+                    self.confusion[gold[1], predicted[1]] += 1
             kept = self.examples.setdefault(name, [])
             if len(kept) < self.max_examples and (not kept or kept[-1][0] is not text):
                 kept.append((text, error))

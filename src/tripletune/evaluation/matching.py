@@ -69,6 +69,8 @@ def normalise_name(name: str) -> str:
         'IBM中国'
     """
     compatible = unicodedata.normalize("NFKC", name)
+    if compatible.isalnum():
+        return compatible
     return "".join(compatible.split()).translate(_IGNORED) or compatible
 
 
@@ -228,8 +230,6 @@ def count_by_rule(
 
 def _count_normalised(plain: TripletSet, names: NameIndex) -> TextCounts:
     mapped = _map_names(names, normalise_name)
-    if mapped is None:
-        return plain.count()
     return plain.select(
         (
             plain.texts,
@@ -244,11 +244,15 @@ def _count_normalised(plain: TripletSet, names: NameIndex) -> TextCounts:
 def _count_duie(triplets: TripletSet, names: NameIndex, *, aliases: Aliases) -> TextCounts:
     mapped = _map_names(names, normalise_duie)
     slots = _map_slots(triplets.slot_values)[triplets.slots]
-    if mapped is None:
-        subjects, objects = triplets.subjects, triplets.objects
-    else:
-        subjects, objects = mapped[triplets.subjects], mapped[triplets.objects]
-    counts = triplets.select((triplets.texts, subjects, triplets.relations, objects, slots)).count()
+    counts = triplets.select(
+        (
+            triplets.texts,
+            mapped[triplets.subjects],
+            triplets.relations,
+            mapped[triplets.objects],
+            slots,
+        )
+    ).count()
     return _apply_aliases(counts, triplets, names=names, aliases=aliases) if aliases else counts
 
 
@@ -293,20 +297,21 @@ def _apply_aliases(
     return TextCounts(gold, predicted, correct, found)
 
 
-def _map_names(names: NameIndex, normalise: Callable[[str], str]) -> IntArray | None:
-    """(number of names,) equal numbers for names that are equal when normalised.
+def _map_names(names: NameIndex, normalise: Callable[[str], str]) -> IntArray:
+    """(number of names,) the number of each name's normal form; new forms get new numbers.
 
-    None when no name is changed.
+    A name that is its own normal form keeps its number, and no other number stands for that form.
     """
-    normalised = [normalise(name) for name in names]
-    if all(map(str.__eq__, normalised, names)):
-        return None
-    numbers: dict[str, int] = {}
-    return np.fromiter(
-        (numbers.setdefault(name, len(numbers)) for name in normalised),
-        dtype=np.int64,
-        count=len(normalised),
-    )
+    mapped = np.arange(len(names), dtype=np.int64)
+    forms: dict[str, int] = {}
+    for name, number in names.items():
+        form = normalise(name)
+        if form != name:
+            known = names.get(form)
+            mapped[number] = (
+                forms.setdefault(form, len(names) + len(forms)) if known is None else known
+            )
+    return mapped
 
 
 def _map_slots(values: Sequence[Slots]) -> IntArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from tripletune.evaluation.aliases import Aliases
 from tripletune.evaluation.bootstrap import NUM_RESAMPLES, ScoreIntervals, bootstrap_scores
 from tripletune.evaluation.calibration import Calibration, compute_calibration
-from tripletune.evaluation.columns import FloatArray
+from tripletune.evaluation.columns import FloatArray, IntArray
 from tripletune.evaluation.counts import Counts
 from tripletune.evaluation.error_classes import ErrorSummary, TripletError, classify_errors
 from tripletune.evaluation.matching import (
@@ -36,6 +36,9 @@ from tripletune.evaluation.table import NameIndex, TripletTable, build_table, re
 from tripletune.schema import Example, Extraction
 
 __all__ = ["Evaluation", "Settings", "TextResult", "evaluate", "evaluate_files"]
+
+
+_TEXTS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,11 +312,9 @@ def _review_texts(
     for place, found in sorted(problems.items()):
         unreadable = [TripletError("unparseable", output=problem) for problem in found]
         errors.add(texts[place], unreadable)
-    starts = np.searchsorted(plain.texts, np.arange(len(texts) + 1)).tolist()
-    is_mistaken = plain.in_gold != plain.in_predicted
-    for place in np.unique(plain.texts[is_mistaken]).tolist():
+    mistaken = np.unique(plain.texts[plain.in_gold != plain.in_predicted])
+    for place, (correct, missed, wrong) in _iter_kinds(plain, mistaken, name_of):
         text = texts[place]
-        correct, missed, wrong = _split_rows(plain, starts[place], starts[place + 1], name_of)
         near = match_partially(text, missed, wrong) if missed and wrong else []
         num_near[place] = len(near)
         errors.add(
@@ -330,24 +331,31 @@ def _review_texts(
     return errors, num_near
 
 
-def _split_rows(
-    plain: TripletSet, start: int, end: int, name_of: Sequence[str]
-) -> tuple[list[Key], list[Key], list[Key]]:
-    """The correct, the missed and the wrong triplets of the text in these rows."""
-    correct: list[Key] = []
-    missed: list[Key] = []
-    wrong: list[Key] = []
-    for subject, relation, object_, in_gold, in_predicted in zip(
-        plain.subjects[start:end].tolist(),
-        plain.relations[start:end].tolist(),
-        plain.objects[start:end].tolist(),
-        plain.in_gold[start:end].tolist(),
-        plain.in_predicted[start:end].tolist(),
-        strict=True,
-    ):
-        kind = correct if in_gold and in_predicted else missed if in_gold else wrong
-        kind.append((name_of[subject], name_of[relation], name_of[object_]))
-    return correct, missed, wrong
+def _iter_kinds(
+    plain: TripletSet, places: IntArray, name_of: Sequence[str]
+) -> Iterator[tuple[int, tuple[list[Key], list[Key], list[Key]]]]:
+    """Each of some texts, ascending, with its correct, its missed and its wrong triplets."""
+    names = np.array(name_of, dtype=np.object_)
+    for part in np.array_split(places, len(places) // _TEXTS_AT_ONCE + 1):
+        if not len(part):
+            continue
+        first, end = np.searchsorted(plain.texts, (part[0], part[-1] + 1))
+        rows = first + np.flatnonzero(np.isin(plain.texts[first:end], part))
+        kinds = np.where(plain.in_predicted[rows], np.where(plain.in_gold[rows], 0, 2), 1)
+        kinds += 3 * plain.texts[rows]
+        order = np.argsort(kinds, kind="stable")
+        rows = rows[order]
+        keys = list(
+            zip(
+                names[plain.subjects[rows]].tolist(),
+                names[plain.relations[rows]].tolist(),
+                names[plain.objects[rows]].tolist(),
+                strict=True,
+            )
+        )
+        starts = np.searchsorted(kinds[order], 3 * part[:, None] + np.arange(4))
+        for place, (start, middle, late, stop) in zip(part.tolist(), starts.tolist(), strict=True):
+            yield place, (keys[start:middle], keys[middle:late], keys[late:stop])
 
 
 def _calibrate(plain: TripletSet) -> Calibration | None:
@@ -373,9 +381,9 @@ def _find_worst(
     num_mistakes = num_triplets - 2 * strict.correct
     f1 = 2 * strict.correct / np.maximum(num_triplets, 1)
     order = np.lexsort((-num_mistakes, f1))
-    results = []
-    for place in order[num_mistakes[order] > 0][:limit].tolist():
-        start, end = np.searchsorted(plain.texts, (place, place + 1)).tolist()
-        kinds = _split_rows(plain, start, end, name_of)
-        results.append(TextResult(texts[place], *(tuple(kind) for kind in kinds)))
-    return results
+    worst = order[num_mistakes[order] > 0][:limit]
+    results = {
+        place: TextResult(texts[place], *map(tuple, kinds))
+        for place, kinds in _iter_kinds(plain, np.sort(worst), name_of)
+    }
+    return [results[place] for place in worst.tolist()]

@@ -8,12 +8,15 @@ says what is wrong with it.
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +24,16 @@ from numpy.typing import NDArray
 from tripletune.errors import DataError
 from tripletune.schema import Example, Extraction, Triplet
 
+if TYPE_CHECKING:
+    from tripletune.evaluation.arrow_reader import BlockColumns
+
 __all__ = ["NameIndex", "Slots", "TripletTable", "build_table", "read_table"]
 
 Slots = tuple[tuple[str, str], ...]
 """Further object slots as (name, value) pairs."""
+
+_LARGE_FILE_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 24
 
 
 class NameIndex(dict[str, int]):
@@ -45,6 +54,17 @@ class NameIndex(dict[str, int]):
         number = len(self)
         self[name] = number
         return number
+
+    def look_up_all(self, names: Sequence[str]) -> list[int]:
+        """The numbers of distinct names that are known to have something in them."""
+        known = [*map(self.get, names)]
+        first = len(self)
+        fresh = iter(range(first, first + known.count(None)))
+        numbers = [next(fresh) if number is None else number for number in known]
+        self.update(
+            (name, number) for name, number in zip(names, numbers, strict=True) if number >= first
+        )
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +96,19 @@ class TripletTable:
 
 class _TableBuilder:
     def __init__(self, names: NameIndex) -> None:
+        self._names = names
         self._number = names.__getitem__
         self._texts: list[str] = []
         self._ids: list[str | None] = []
         self._numbers = array("i")
         self._ends = array("q")
         self._slots: dict[int, Slots] = {}
-        self._confidences: dict[int, float] = {}
+        self._confidences = array("d")
         self._problems: dict[int, tuple[str, ...]] = {}
+
+    @property
+    def _num_triplets(self) -> int:
+        return len(self._numbers) // 3
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Add a JSON object that has the expected form.
@@ -98,25 +123,38 @@ class _TableBuilder:
         for triplet in triplets:
             items += (triplet["subject"], triplet["relation"], triplet["object"])
         numbers = [*map(self._number, items)]
-        if max(map(len, triplets), default=0) > 3:
-            self._add_annotations(triplets)
+        if max(map(len, triplets), default=0) > len(("subject", "relation", "object")):
+            for position, triplet in enumerate(triplets, self._num_triplets):
+                if triplet.get("object_slots") or triplet.get("confidence") is not None:
+                    self._annotate(position, Triplet.from_record(triplet))
         self._finish_row(text, record.get("id"), numbers)
-        if "problems" in record:
-            self._add_problems(record["problems"])
+        problems = record.get("problems")
+        if problems and isinstance(problems, list):
+            self._problems[len(self._texts) - 1] = tuple(map(str, problems))
 
     def add_example(self, example: Example | Extraction) -> None:
         """Add a validated record."""
-        first = len(self._numbers) // 3
         numbers = []
-        for position, triplet in enumerate(example.triplets, first):
+        for position, triplet in enumerate(example.triplets, self._num_triplets):
             numbers += [self._number(item) for item in triplet.key]
-            if triplet.object_slots:
-                self._slots[position] = triplet.object_slots
-            if triplet.confidence is not None:
-                self._confidences[position] = triplet.confidence
+            self._annotate(position, triplet)
         self._finish_row(example.text, example.id, numbers)
         if isinstance(example, Extraction) and example.problems:
-            self._add_problems(list(example.problems))
+            self._problems[len(self._texts) - 1] = example.problems
+
+    def add_columns(self, columns: BlockColumns) -> None:
+        """Add a block of rows."""
+        numbers = np.array(self._names.look_up_all(columns.names), dtype=np.int32)
+        self._problems |= {
+            len(self._texts) + row: problems for row, problems in columns.problems.items()
+        }
+        if columns.confidences is not None:
+            self._pad_confidences(self._num_triplets)
+            self._confidences.frombytes(columns.confidences.tobytes())
+        self._ends.frombytes((columns.ends + self._num_triplets).tobytes())
+        self._numbers.frombytes(numbers[np.column_stack(columns.items)].tobytes())
+        self._texts += columns.texts
+        self._ids += columns.ids
 
     def finish(self) -> TripletTable:
         """The table of everything added."""
@@ -124,8 +162,8 @@ class _TableBuilder:
         ends = np.frombuffer(self._ends, dtype=np.int64)
         confidences = None
         if self._confidences:
-            confidences = np.full(len(columns), np.nan)
-            confidences[list(self._confidences)] = list(self._confidences.values())
+            self._pad_confidences(self._num_triplets)
+            confidences = np.frombuffer(self._confidences, dtype=np.float64)
         return TripletTable(
             texts=self._texts,
             ids=self._ids,
@@ -140,24 +178,19 @@ class _TableBuilder:
 
     def _finish_row(self, text: str, identifier: object, numbers: list[int]) -> None:
         self._numbers.extend(numbers)
-        self._ends.append(len(self._numbers) // 3)
+        self._ends.append(self._num_triplets)
         self._texts.append(text)
         self._ids.append(None if identifier is None else str(identifier))
 
-    def _add_annotations(self, records: list[dict[str, Any]]) -> None:
-        for position, record in enumerate(records, len(self._numbers) // 3):
-            if record.get("object_slots"):
-                self._slots[position] = Triplet.from_record(record).object_slots
-            confidence = record.get("confidence")
-            if confidence is None:
-                continue
-            if type(confidence) not in (int, float) or not 0 <= confidence <= 1:
-                raise TypeError
-            self._confidences[position] = confidence
+    def _annotate(self, position: int, triplet: Triplet) -> None:
+        if triplet.object_slots:
+            self._slots[position] = triplet.object_slots
+        if triplet.confidence is not None:
+            self._pad_confidences(position)
+            self._confidences.append(triplet.confidence)
 
-    def _add_problems(self, problems: object) -> None:
-        if isinstance(problems, list) and problems:
-            self._problems[len(self._texts) - 1] = tuple(str(problem) for problem in problems)
+    def _pad_confidences(self, length: int) -> None:
+        self._confidences.extend(repeat(math.nan, length - len(self._confidences)))
 
 
 def build_table(examples: Iterable[Example | Extraction], names: NameIndex) -> TripletTable:
@@ -179,39 +212,62 @@ def read_table(path: str | Path, names: NameIndex) -> TripletTable:
             line.
     """
     builder = _TableBuilder(names)
-    number = 0
+    number = 1
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if not line.isspace():
-                    _add_line(builder, line, path=path, number=number)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"byte {error.object[error.start]:#04x} is not UTF-8 text; save the file as UTF-8",
-            path=path,
-            line=number + 1,
-        ) from error
+        is_large = Path(path).stat().st_size >= _LARGE_FILE_BYTES
+        with Path(path).open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                block += file.readline()
+                if number == 1:
+                    block = block.removeprefix(codecs.BOM_UTF8)
+                if not (is_large and _add_block(builder, block)):
+                    _add_lines(builder, block, path=path, first=number)
+                number += block.count(b"\n")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}; check the path", path=path) from error
     return builder.finish()
 
 
-def _add_line(builder: _TableBuilder, line: str, *, path: str | Path, number: int) -> None:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(
-            f"{line.strip()[:80]!r} is not a JSON object ({error}); need one object a line",
-            path=path,
-            line=number,
-        ) from error
-    try:
-        builder.add_record(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+def _add_block(builder: _TableBuilder, block: bytes) -> bool:
+    """Add a block by columns; False when it needs to be added line by line."""
+    # Arrow takes longer to import than a small file to read.
+    from tripletune.evaluation.arrow_reader import read_columns
+
+    columns = read_columns(block)
+    if columns is None:
+        return False
+    builder.add_columns(columns)
+    return True
+
+
+def _add_lines(builder: _TableBuilder, block: bytes, *, path: str | Path, first: int) -> None:
+    for number, line in enumerate(block.split(b"\n"), first):
+        if not line or line.isspace():
+            continue
         try:
-            Example.from_record(record)
-        except DataError as cause:
-            raise DataError(cause.message, path=path, line=number) from cause
-        raise DataError(
-            f"{line.strip()[:80]!r} is not a canonical record", path=path, line=number
-        ) from error
+            record = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"byte {line[error.start]:#04x} is not UTF-8 text; save the file as UTF-8",
+                path=path,
+                line=number,
+            ) from error
+        except ValueError as error:
+            raise DataError(
+                f"{line.decode()[:80]!r} is not a JSON object ({error}); need one object a line",
+                path=path,
+                line=number,
+            ) from error
+        try:
+            builder.add_record(record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _explain(record, path=path, number=number) from error
+
+
+def _explain(record: object, *, path: str | Path, number: int) -> DataError:
+    """What is wrong with a record that cannot be added."""
+    try:
+        Example.from_record(record)
+    except DataError as error:
+        return DataError(error.message, path=path, line=number)
+    return DataError(f"{record!r:.80} is not a canonical record", path=path, line=number)
