@@ -37,6 +37,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from tripletune.errors import DataError
 from tripletune.models.causal_mask import build_causal_mask
+from tripletune.models.chatglm2_chat import ChatGLM2ChatMixin
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
 from tripletune.models.loss import compute_causal_loss
 
@@ -326,7 +327,7 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
         )
 
 
-class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, GenerationMixin):
+class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixin, GenerationMixin):
     """ChatGLM2-6B or ChatGLM3-6B with its language-model head."""
 
     def __init__(self, config: ChatGLM2Config) -> None:
