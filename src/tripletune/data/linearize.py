@@ -102,7 +102,10 @@ def parse_free(output: str) -> ParsedTarget:
         line = _NUMBERING.sub("", line).strip()
         if not line or line == EMPTY_TARGET:
             continue
-        items = _split_line(line) or _split_loosely(line)
+        items = _split_line(line)
+        if items is None or len(items) != 3:
+            loose = _split_loosely(line)
+            items = loose if items is None or (loose and len(loose) == 3) else items
         if items is None:
             problems.append(f"{line!r} is not in brackets")
         elif len(items) != 3:
