@@ -41,7 +41,6 @@ def main() -> None:
             run_step("generate", write_source, source, arguments.gigabytes, arguments.seed),
             run_step("convert", convert, source, target),
             run_step("check", check, target),
-            run_step("check, no near duplicates", check, target, None),
         ]
     print_table(steps)
     if arguments.json is not None:
@@ -109,11 +108,11 @@ def convert(source: Path, target: Path) -> dict[str, int]:
     return {"lines": report.num_examples, "bytes": source.stat().st_size}
 
 
-def check(path: Path, near_threshold: float | None = 0.8) -> dict[str, int]:
+def check(path: Path) -> dict[str, int]:
     """Check the file and return what was found."""
-    from tripletune.data.check import CheckSettings, check_files
+    from tripletune.data.check import check_files
 
-    report = check_files([path], CheckSettings(near_threshold=near_threshold))
+    report = check_files([path])
     return {
         "lines": report.files[0].num_examples,
         "bytes": path.stat().st_size,

@@ -130,13 +130,19 @@ def test_lengths_are_counted_in_tokens_of_the_model(tmp_path: Path) -> None:
     path = write(
         tmp_path / "x.jsonl", Example("短"), Example("长" * 50, (Triplet("长", "r", "长长"),))
     )
-    settings = CheckSettings(count_tokens=len, max_prompt_tokens=79, max_target_tokens=5)
+    settings = CheckSettings(
+        count_tokens=lambda example: (len(example.text) + 30, 7 * len(example.triplets)),
+        max_prompt_tokens=79,
+        max_target_tokens=5,
+    )
     report = check_files([path], settings)
-    prompt = len("请从以下文本中抽取三元组，格式为(主体, 关系, 客体):\n")
-    assert dict(report.files[0].prompt_lengths) == {prompt + 1: 1, prompt + 50: 1}
-    assert dict(report.files[0].target_lengths) == {1: 1, len("(长, r, 长长)"): 1}
-    assert prompt + 50 > 79 > prompt + 1
-    assert report.counts["too_long_for_model"] == 2
+    assert dict(report.files[0].prompt_lengths) == {31: 1, 80: 1}
+    assert dict(report.files[0].target_lengths) == {0: 1, 7: 1}
+    messages = [f.message for f in report.findings if f.kind == "too_long_for_model"]
+    assert messages == [
+        "the prompt has 80 tokens, more than 79",
+        "the target has 7 tokens, more than 5",
+    ]
 
 
 def test_unreadable_records_are_findings(tmp_path: Path) -> None:

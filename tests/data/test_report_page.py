@@ -14,7 +14,7 @@ def build_report(folder: Path) -> CheckReport:
     path = folder / "x.jsonl"
     example = Example("甲位于乙", (Triplet("甲", EVIL, "丙"), Triplet("乙", EVIL, "甲")))
     path.write_text(example.to_json() + "\n" + Example("空").to_json() + "\n", encoding="utf-8")
-    return check_files([path], CheckSettings(count_tokens=len))
+    return check_files([path], CheckSettings(count_tokens=lambda example: (len(example.text), 1)))
 
 
 def test_page_is_well_formed_and_escapes_what_comes_from_the_data(tmp_path: Path) -> None:

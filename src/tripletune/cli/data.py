@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tripletune.data.check import CheckReport
     from tripletune.data.inspection import Severity
     from tripletune.data.relation_schema import RelationSchema
+    from tripletune.schema import Example
 
 __all__ = ["check", "convert", "data_app", "fix", "schema", "split"]
 
@@ -278,21 +279,19 @@ def _load_schema(path: Path | None) -> RelationSchema | None:
     return load_schema(path)
 
 
-def _build_counter(model: str) -> Any:
-    """Counts tokens as training does; whether the model can be used is for its loader to say."""
-    from transformers import AutoTokenizer
+def _build_counter(model: str) -> Callable[[Example], tuple[int, int]]:
+    """Counts the tokens of prompt and target as training does."""
+    from tripletune.data.linearize import render_target
+    from tripletune.data.prompts import encode_answer, encode_prompt, render_query
+    from tripletune.models.loading import load_tokenizer
 
-    from tripletune.errors import ModelError
+    tokenizer = load_tokenizer(model)
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"model: the tokenizer of {model!r} cannot be loaded ({reason}); give a model folder "
-            "or id"
-        ) from error
-    return lambda text: len(tokenizer(text)["input_ids"])
+    def count(example: Example) -> tuple[int, int]:
+        prompt = encode_prompt(tokenizer, render_query(example.text))
+        return len(prompt), len(encode_answer(tokenizer, render_target(example.triplets)))
+
+    return count
 
 
 def _parse_shares(source: str) -> dict[str, float]:

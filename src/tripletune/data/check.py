@@ -11,8 +11,6 @@ from typing import Any
 
 from tripletune.data.duplicates import Match, TextIndex
 from tripletune.data.inspection import SEVERITIES, Severity, inspect_example
-from tripletune.data.linearize import render_target
-from tripletune.data.prompts import render_query
 from tripletune.data.readers import detect_format
 from tripletune.data.readers.problem import Problem, Problems
 from tripletune.data.readers.registry import get_format
@@ -37,7 +35,8 @@ class CheckSettings:
         schema: Relations and types that are allowed; None checks neither.
         near_threshold: Similarity from which texts are near duplicates; None does not look.
         max_item_characters: Longer subjects, relations and objects are found.
-        count_tokens: Number of tokens of a text in the chosen model; None counts characters only.
+        count_tokens: Numbers of tokens of an example's prompt and target in the chosen model; None
+            counts characters only.
         max_prompt_tokens: Longer prompts are found, when tokens are counted.
         max_target_tokens: Longer target texts are found, when tokens are counted.
         max_listed: How many findings of each kind are kept with their place; all are counted.
@@ -47,7 +46,7 @@ class CheckSettings:
     schema: RelationSchema | None = None
     near_threshold: float | None = 0.8
     max_item_characters: int = 60
-    count_tokens: Callable[[str], int] | None = None
+    count_tokens: Callable[[Example], tuple[int, int]] | None = None
     max_prompt_tokens: int = 512
     max_target_tokens: int = 256
     max_listed: int = 20
@@ -242,8 +241,7 @@ class _Checker:
         count, settings = self.settings.count_tokens, self.settings
         if count is None:
             return
-        prompt = count(render_query(example.text))
-        target = count(render_target(example.triplets))
+        prompt, target = count(example)
         statistics.prompt_lengths[prompt] += 1
         statistics.target_lengths[target] += 1
         for name, tokens, limit in (

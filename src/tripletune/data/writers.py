@@ -31,6 +31,7 @@ OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
 """What `write_examples` writes."""
 
 _BATCH_ROWS = 8192
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 
 
@@ -111,7 +112,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 def _choose_renderer(chosen: OutputFormat, instruction: str | None) -> Callable[[Example], str]:
     if chosen == "canonical":
-        return Example.to_json
+        return lambda example: _dump(example.to_record())
     question = render_query("").rstrip("\n") if instruction is None else instruction
     if chosen == "instruction":
         return lambda example: _dump(
@@ -136,7 +137,7 @@ def _choose_renderer(chosen: OutputFormat, instruction: str | None) -> Callable[
 
 
 def _dump(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False)
+    return _ENCODER.encode(record)
 
 
 def _write_parquet(examples: Iterable[Example], path: Path) -> int:

@@ -69,7 +69,8 @@ def get_mapping(value: object, name: str) -> Mapping[str, Any]:
     Raises:
         RecordFault: it is something else.
     """
-    if not isinstance(value, Mapping):
+    # The exact type first: it is what JSON gives, and the abstract check costs ten times as much.
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise RecordFault(
             "wrong_type", f"{name}: {shorten(value)} is not a JSON object", value=value
         )

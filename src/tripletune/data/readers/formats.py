@@ -98,7 +98,7 @@ def _parse_each(
     for line, value in values:
         problems.line = line
         try:
-            if not isinstance(value, Mapping):
+            if type(value) is not dict and not isinstance(value, Mapping):
                 raise RecordFault(
                     "not_an_object", f"{shorten(value)} is not a JSON object", value=value
                 )

@@ -64,7 +64,7 @@ def _add_entry(triplets: list[Triplet], problems: Problems, entry: object) -> No
 
 
 def _read_object(value: object) -> tuple[object, tuple[tuple[str, str], ...]]:
-    if not isinstance(value, Mapping):
+    if isinstance(value, str) or not isinstance(value, Mapping):
         return value, ()
     slots = []
     for name, slot in value.items():
