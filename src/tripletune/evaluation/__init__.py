@@ -12,6 +12,7 @@ from tripletune.evaluation.calibration import Calibration
 from tripletune.evaluation.comparison import Comparison, compare, compare_files
 from tripletune.evaluation.counts import Counts
 from tripletune.evaluation.error_classes import ErrorSummary, TripletError
+from tripletune.evaluation.report import render_html, render_markdown, write_report
 from tripletune.evaluation.scoring import (
     Evaluation,
     Settings,
@@ -36,4 +37,7 @@ __all__ = [
     "evaluate",
     "evaluate_files",
     "read_aliases",
+    "render_html",
+    "render_markdown",
+    "write_report",
 ]
