@@ -39,7 +39,7 @@ def evaluate_from_arguments(argv: Sequence[str] | None) -> int:
         folder,
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
-        constrained=not arguments.free,
+        constrained=False,
     )
     extractions = list(_with_progress(extractor, examples))
     evaluation = evaluate(examples, extractions)

@@ -65,7 +65,7 @@ def _load(folder: Path, arguments: Any) -> Any:
         folder,
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
-        constrained=not arguments.free,
+        constrained=False,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ def set_up_logging() -> None:
     logger.propagate = False
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    # Said by bitsandbytes on every CPU, and by peft about names that transformers renamed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
 
 
 def train(arguments: Sequence[str]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import Any, ClassVar
 
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.tokenization_python import PreTrainedTokenizer
@@ -11,7 +12,7 @@ from tripletune.errors import ModelError
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
 
-__all__ = ["ChatGLMFamilyConfig", "ChatGLMTokenizer"]
+__all__ = ["ChatGLMFamilyConfig", "ChatGLMTokenizer", "LazyChatGLM", "LazyChatGLM2"]
 
 
 class ChatGLMFamilyConfig(PreTrainedConfig):
@@ -61,6 +62,40 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         """
         tokenizer_class = _find_tokenizer_class(pretrained_model_name_or_path, kwargs)
         return tokenizer_class.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+
+class LazyChatGLM:
+    """Stands for `ChatGLMForConditionalGeneration` in the Auto classes' tables.
+
+    The Auto classes are loaded while half of `transformers` is still being imported, when a network
+    that builds on it cannot be; it is imported when a model is first asked for.
+    """
+
+    network: ClassVar[tuple[str, str]] = (
+        "tripletune.models.chatglm",
+        "ChatGLMForConditionalGeneration",
+    )
+
+    @classmethod
+    def network_class(cls) -> Any:
+        """The class that this one stands for."""
+        module, name = cls.network
+        return getattr(importlib.import_module(module), name)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """The network with the weights of a folder or hub id."""
+        return cls.network_class().from_pretrained(*args, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        return cls.network_class()._from_config(config, **kwargs)
+
+
+class LazyChatGLM2(LazyChatGLM):
+    """Stands for `ChatGLM2ForConditionalGeneration`, likewise."""
+
+    network = ("tripletune.models.chatglm2", "ChatGLM2ForConditionalGeneration")
 
 
 def _find_tokenizer_class(name: Any, kwargs: dict[str, Any]) -> Any:

@@ -60,12 +60,13 @@ def _register_models() -> None:
         AutoModelForSeq2SeqLM,
     )
 
-    from tripletune.models.chatglm import ChatGLMForConditionalGeneration
-    from tripletune.models.chatglm2 import ChatGLM2ForConditionalGeneration
+    from tripletune.models.configuration_chatglm import ChatGLMConfig
+    from tripletune.models.configuration_chatglm2 import ChatGLM2Config
+    from tripletune.models.dispatch import LazyChatGLM, LazyChatGLM2
 
-    for model_class in (ChatGLMForConditionalGeneration, ChatGLM2ForConditionalGeneration):
-        for auto_class in (AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM):
-            auto_class.register(model_class.config_class, model_class, exist_ok=True)
+    for auto_class in (AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM):
+        auto_class.register(ChatGLMConfig, LazyChatGLM, exist_ok=True)
+        auto_class.register(ChatGLM2Config, LazyChatGLM2, exist_ok=True)
 
 
 _REGISTRATIONS: dict[str, Callable[[], None]] = {

@@ -67,7 +67,6 @@ def add_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=names,
-        base_model_name_or_path=model_name,
     )
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = model_name

@@ -35,11 +35,11 @@ def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch_fused" if on_gpu else "adamw_torch",
-        bf16=in_bf16,
+        # The model itself is in bf16 where the GPU has it; autocast would only add casts.
+        bf16=False,
         fp16=on_gpu and not in_bf16,
         use_cpu=not on_gpu,
-        gradient_checkpointing=settings.gradient_checkpointing and on_gpu,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        **_checkpointing(settings.gradient_checkpointing and on_gpu),
         logging_steps=settings.logging_steps,
         logging_first_step=True,
         save_strategy="steps",
@@ -60,3 +60,14 @@ def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -
         seed=settings.seed,
         data_seed=settings.seed,
     )
+
+
+def _checkpointing(wanted: bool) -> dict[str, Any]:
+    """Activation checkpointing, under the name this release of `transformers` has for it."""
+    from transformers import TrainingArguments
+
+    fields = TrainingArguments.__dataclass_fields__
+    name = "activation" if "activation_checkpointing" in fields else "gradient"
+    if not wanted:
+        return {}
+    return {f"{name}_checkpointing": True, f"{name}_checkpointing_kwargs": {"use_reentrant": False}}

@@ -53,6 +53,7 @@ class TrainingRun:
         import torch
 
         from tripletune.models.loading import default_device, load_model, load_tokenizer
+        from tripletune.training.acceleration import accelerate_layers
         from tripletune.training.adapters import (
             add_lora,
             count_parameters,
@@ -82,6 +83,7 @@ class TrainingRun:
             target_modules=settings.lora_target_modules,
             model_name=settings.model_name,
         )
+        accelerate_layers(self.model)
         if _is_main_process():
             print_line(render_parameter_line(*count_parameters(self.model)))
 
@@ -157,24 +159,32 @@ class TrainingRun:
 
     def score(self) -> dict[str, float]:
         """Strict precision, recall and F1 of the model as it is on validation sentences."""
-        return score_model(
-            self.model, self.tokenizer, self.validation_examples[: self.num_scored]
-        )
+        from tripletune.training.acceleration import plain_attention
+
+        with plain_attention(self.model):
+            return score_model(
+                self.model, self.tokenizer, self.validation_examples[: self.num_scored]
+            )
 
     def extract(self, texts: Sequence[str]) -> list[Any]:
         """The `Extraction` of each text by the model as it is."""
         from tripletune.extraction.extractor import Extractor
+        from tripletune.training.acceleration import plain_attention
 
-        return Extractor(self.model.eval(), self.tokenizer).extract(texts)
+        with plain_attention(self.model):
+            return Extractor(self.model.eval(), self.tokenizer).extract(texts)
 
     def _build_trainer(self) -> Any:
         from tripletune.data.collate import PackedCollator, PaddedCollator
         from tripletune.models.loading import find_position_scheme
+        from tripletune.training.acceleration import compile_model
         from tripletune.training.arguments import build_training_arguments
         from tripletune.training.callbacks import HistoryCallback, ProgressCallback
         from tripletune.training.trainer import TripletTrainer
 
         settings = self.settings
+        if self.model.device.type == "cuda":
+            logger.info("加速: %s", ", ".join(compile_model(self.model)))
         on_gpu = self.model.device.type == "cuda"
         packing = on_gpu if settings.packing is None else settings.packing
         scheme: Any = find_position_scheme(self.model.get_base_model())

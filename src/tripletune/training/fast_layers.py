@@ -1,0 +1,104 @@
+"""Faster forward and backward behind the same PEFT and bitsandbytes modules.
+
+The modules, their parameters and what is saved stay as they are; only how a forward pass is
+computed changes:
+
+- the frozen product reads the weight dequantised by `nf4`, or kept in half precision when there is
+  room for it (`keep_weights`), and never saves it for the backward pass;
+- LoRA's products stay in the compute dtype (PEFT casts the whole input to fp32 and back);
+- each block is compiled, so that norms, residuals, rotary and GELU run as few kernels around the
+  matrix products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tripletune.training.nf4 import dequantize_nf4
+
+__all__ = ["compile_blocks", "speed_up_linear_layers"]
+
+
+class FrozenLinear(torch.autograd.Function):
+    """`x @ W.T + bias` with a 4-bit W that is dequantised again for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, state: Any, bias: Tensor | None) -> Tensor:
+        ctx.packed, ctx.state = packed, state
+        weight = dequantize_nf4(packed, state, x.dtype)
+        return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = grad_outputs
+        weight = dequantize_nf4(ctx.packed, ctx.state, gradient.dtype)
+        return gradient @ weight, None, None, None
+
+
+def speed_up_linear_layers(model: nn.Module, *, dtype: torch.dtype, keep_weights: bool) -> int:
+    """Changes how the model's NF4 layers compute; returns how many were changed.
+
+    Args:
+        model: A PEFT model over a bitsandbytes NF4 base.
+        dtype: Compute dtype.
+        keep_weights: Keep each dequantised weight (two bytes a parameter) instead of making it
+            again for every product.
+    """
+    import bitsandbytes as bnb
+
+    changed = 0
+    for module in list(model.modules()):
+        base = getattr(module, "base_layer", module)
+        if not isinstance(base, bnb.nn.Linear4bit) or hasattr(base, "_is_fast"):
+            continue
+        product = _make_product(base, dtype, keep_weights=keep_weights)
+        # Plain attributes, set past nn.Module: nothing here is saved, moved or counted with it.
+        object.__setattr__(base, "_is_fast", True)
+        object.__setattr__(base, "forward", product)
+        if base is not module and len(module.active_adapters) == 1:
+            object.__setattr__(module, "forward", _make_adapted_product(module, product))
+        changed += 1
+    return changed
+
+
+def compile_blocks(model: nn.Module, *, dynamic: bool | None = None) -> int:
+    """Compiles each transformer block in place; returns how many."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    blocks = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
+    for block in blocks:
+        # The class's __call__ does the checkpointing; what it checkpoints is compiled.
+        block.forward = torch.compile(block.forward, dynamic=dynamic)  # type: ignore[method-assign]
+    return len(blocks)
+
+
+def _make_product(base: Any, dtype: torch.dtype, *, keep_weights: bool) -> Any:
+    state = base.weight.quant_state
+    bias = None if base.bias is None else base.bias.data.to(dtype)
+    if keep_weights:
+        kept = dequantize_nf4(base.weight.data, state, dtype)
+        return lambda x: F.linear(x.to(dtype), kept, bias)
+    packed = base.weight.data
+    return lambda x: FrozenLinear.apply(x.to(dtype), packed, state, bias)
+
+
+def _make_adapted_product(module: Any, product: Any) -> Any:
+    (name,) = module.active_adapters
+    plain = module.forward
+    down, up = module.lora_A[name].weight, module.lora_B[name].weight  # (R, E), (F, R)
+    dropout, scaling = module.lora_dropout[name], module.scaling[name]
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if module.disable_adapters or module.merged or args or kwargs:
+            output: Tensor = plain(x, *args, **kwargs)
+            return output
+        frozen: Tensor = product(x)
+        inner = F.linear(dropout(x.to(frozen.dtype)), down.to(frozen.dtype)) * scaling
+        return frozen + F.linear(inner, up.to(frozen.dtype))
+
+    return forward

@@ -1,0 +1,121 @@
+"""NF4 weights of bitsandbytes to half precision in one pass over memory, on CUDA with Triton.
+
+bitsandbytes first expands the 8-bit block scales (double quantisation) and then the 4-bit values,
+in two kernels that reach about a third of the card's bandwidth. This kernel reads packed values
+and both levels of scales once and writes the weight once. The values are the same to the last bit
+of the output dtype; elsewhere than on CUDA bitsandbytes is called.
+
+Source: QLoRA, arXiv 2305.14314, section 3; layout as `bitsandbytes.functional.QuantState`: two
+values a byte, the first in the high half; a scale for every `blocksize` values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # no CUDA build of torch: bitsandbytes is called instead
+    triton = None
+
+__all__ = ["dequantize_nf4", "has_fast_kernel"]
+
+
+def has_fast_kernel(weight: Tensor) -> bool:
+    """Whether `dequantize_nf4` runs its own kernel for this weight."""
+    return triton is not None and weight.is_cuda
+
+
+def dequantize_nf4(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
+    """The weight that a packed `Params4bit` stands for.
+
+    Args:
+        packed: uint8, as bitsandbytes packs it.
+        state: Its `QuantState`.
+        dtype: bf16 or fp16 (any, where bitsandbytes is called).
+
+    Returns:
+        `state.shape`, contiguous.
+    """
+    nested = getattr(state, "nested", False)
+    if not has_fast_kernel(packed) or not nested or state.quant_type != "nf4":
+        from bitsandbytes.functional import dequantize_4bit
+
+        weight: Tensor = dequantize_4bit(packed, state)
+        return weight.to(dtype)
+    return _dequantize(
+        packed.reshape(-1),
+        state.absmax,
+        state.state2.absmax,
+        state.state2.code,
+        state.code,
+        state.offset,
+        state.blocksize,
+        state.state2.blocksize,
+        list(state.shape),
+        dtype,
+    )
+
+
+if triton is not None:
+
+    @triton.jit
+    def _dequantize_kernel(  # type: ignore[no-untyped-def]
+        packed, scales, outer_scales, scale_code, value_code, offset, out,
+        num_bytes,
+        BLOCK: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr,
+    ):  # fmt: skip
+        # A program expands BLOCK bytes; GROUP values share a scale, OUTER scales an outer scale.
+        index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = index < num_bytes
+        byte = tl.load(packed + index, mask=inside, other=0).to(tl.int32)
+        group = (index * 2) // GROUP
+        level = tl.load(scales + group, mask=inside, other=0).to(tl.int32)
+        outer = tl.load(outer_scales + group // OUTER, mask=inside, other=0.0)
+        scale = tl.load(scale_code + level) * outer + tl.load(offset)
+        high = tl.load(value_code + (byte >> 4)) * scale
+        low = tl.load(value_code + (byte & 15)) * scale
+        both = tl.interleave(high, low).to(out.dtype.element_ty)
+        place = tl.program_id(0).to(tl.int64) * BLOCK * 2 + tl.arange(0, BLOCK * 2)
+        tl.store(out + place, both, mask=place < num_bytes * 2)
+
+    @torch.library.custom_op("tripletune::dequantize_nf4", mutates_args=())
+    def _dequantize(
+        packed: Tensor,
+        scales: Tensor,
+        outer_scales: Tensor,
+        scale_code: Tensor,
+        value_code: Tensor,
+        offset: Tensor,
+        group: int,
+        outer: int,
+        shape: list[int],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        out = torch.empty(shape, dtype=dtype, device=packed.device)
+        block = 1024
+        grid = (triton.cdiv(packed.numel(), block),)
+        _dequantize_kernel[grid](
+            packed, scales, outer_scales, scale_code, value_code, offset, out,
+            packed.numel(), BLOCK=block, GROUP=group, OUTER=outer,
+        )  # fmt: skip
+        return out
+
+    @_dequantize.register_fake
+    def _(
+        packed: Tensor,
+        scales: Tensor,
+        outer_scales: Tensor,
+        scale_code: Tensor,
+        value_code: Tensor,
+        offset: Tensor,
+        group: int,
+        outer: int,
+        shape: list[int],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=packed.device)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tripletune.models.chatglm import ChatGLMForConditionalGeneration
+from tripletune.models.configuration_chatglm import ChatGLMConfig
+from tripletune.training.adapters import add_lora
+from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
+from tripletune.training.nf4 import dequantize_nf4
+
+IDS = torch.tensor([[5, 6, 7, 31, 34, 9, 10, 11, 35]])
+LABELS = torch.tensor([[-100] * 5 + [9, 10, 11, 35]])
+
+
+def make_model(*, dropout: float = 0.0):
+    """A PEFT model over an NF4 base, on the CPU, with LoRA weights that are not zero."""
+    import bitsandbytes as bnb
+
+    torch.manual_seed(0)
+    config = ChatGLMConfig(
+        vocab_size=40, hidden_size=64, num_layers=2, num_attention_heads=2, inner_hidden_size=128,
+        mask_token_id=30, gmask_token_id=31, bos_token_id=34, eos_token_id=35,
+    )  # fmt: skip
+    model = ChatGLMForConditionalGeneration(config)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            quantised = bnb.nn.Linear4bit(
+                module.in_features, module.out_features, quant_type="nf4",
+                compute_dtype=torch.float32, compress_statistics=True,
+            )  # fmt: skip
+            quantised.load_state_dict(module.state_dict())
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], quantised.to("cpu"))
+            quantised.weight = bnb.nn.Params4bit(
+                module.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+            ).to("cpu")
+    model = add_lora(
+        model, rank=4, alpha=8, dropout=dropout, target_modules="all-linear", model_name="tiny"
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def loss_and_gradients(model):
+    model.zero_grad()
+    loss = model(input_ids=IDS, labels=LABELS).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("keep_weights", [True, False])
+def test_fast_layers_give_the_same_loss_and_gradients(keep_weights):
+    model = make_model()
+    expected_loss, expected = loss_and_gradients(model)
+    changed = speed_up_linear_layers(model, dtype=torch.float32, keep_weights=keep_weights)
+    assert changed == 8
+    loss, gradients = loss_and_gradients(model)
+    torch.testing.assert_close(loss, expected_loss)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], msg=name)
+
+
+def test_fast_layers_change_nothing_that_is_saved():
+    model = make_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    speed_up_linear_layers(model, dtype=torch.float32, keep_weights=True)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_disabled_adapter_gives_the_base_model():
+    model = make_model()
+    speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False)
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        disabled = model(input_ids=IDS).logits
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+        zeroed = model(input_ids=IDS).logits
+    torch.testing.assert_close(disabled, zeroed)
+
+
+def test_changing_twice_changes_nothing_more():
+    model = make_model()
+    speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False)
+    assert speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False) == 0
+
+
+def test_compile_blocks_counts_every_block():
+    with torch.compiler.set_stance("force_eager"):
+        model = make_model()
+        expected, _ = loss_and_gradients(model)
+        assert compile_blocks(model) == 2
+        loss, _ = loss_and_gradients(model)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_dequantize_falls_back_to_bitsandbytes_on_the_cpu():
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed, state = quantize_4bit(torch.randn(64, 64), quant_type="nf4", compress_statistics=True)
+    weight = dequantize_nf4(packed, state, torch.bfloat16)
+    assert torch.equal(weight, dequantize_4bit(packed, state).to(torch.bfloat16))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(64, 64), (4096, 1024), (320, 192)])
+def test_dequantize_kernel_equals_bitsandbytes(dtype, shape):
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    weight = torch.randn(shape, device="cuda", dtype=dtype)
+    packed, state = quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    assert torch.equal(dequantize_nf4(packed, state, dtype), dequantize_4bit(packed, state))
