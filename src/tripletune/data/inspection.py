@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -85,13 +86,14 @@ def inspect_example(example: Example, *, max_item_characters: int = 60) -> Itera
         yield from _inspect_characters(text)
     if text[0].isspace() or text[-1].isspace():
         yield Remark("surrounding_space", f"text {_show(text)} begins or ends in white space")
-    seen: set[tuple[object, ...]] = set()
     for triplet in example.triplets:
-        key = (triplet.key, triplet.object_slots)
-        if key in seen:
-            yield Remark("repeated_triplet", f"triplet {triplet.key} is given twice")
-        seen.add(key)
-        yield from _inspect_triplet(triplet, text, max_item_characters)
+        if not _is_clean(triplet, text, max_item_characters):
+            yield from _inspect_triplet(triplet, text, max_item_characters)
+    if len(example.triplets) > 1:
+        counts = Counter((triplet.key, triplet.object_slots) for triplet in example.triplets)
+        for (key, _), number in counts.items():
+            for _ in range(number - 1):
+                yield Remark("repeated_triplet", f"triplet {key} is given twice")
 
 
 def find_nearest(item: str, text: str) -> tuple[str, float] | None:
@@ -119,6 +121,20 @@ def _inspect_characters(text: str) -> Iterator[Remark]:
         if match is not None:
             codes = " ".join(f"U+{ord(character):04X}" for character in match.group())
             yield Remark(kind, f"{what} ({codes}) at character {match.start()} of {_show(text)}")
+
+
+def _is_clean(triplet: Triplet, text: str, max_item_characters: int) -> bool:
+    """Whether `_inspect_triplet` has nothing to say, which is so for nearly all, found faster."""
+    subject, relation, object_ = triplet.subject, triplet.relation, triplet.object
+    return (
+        subject in text
+        and object_ in text
+        and subject != object_
+        and max(len(subject), len(relation), len(object_)) <= max_item_characters
+        and subject.strip() == subject
+        and relation.strip() == relation
+        and object_.strip() == object_
+    )
 
 
 def _inspect_triplet(triplet: Triplet, text: str, max_item_characters: int) -> Iterator[Remark]:
