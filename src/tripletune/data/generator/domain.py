@@ -1,0 +1,134 @@
+"""What sentences are about: types of entities, relations between them, and their phrasings."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+__all__ = ["Domain", "EntityType", "Phrasings", "Relation"]
+
+Phrasings = Literal["all", "seen", "unseen"]
+
+
+@dataclass(frozen=True, slots=True)
+class EntityType:
+    """How entities of one type are made and spoken of.
+
+    Attributes:
+        name: The type, unique in a domain.
+        label: What is written into `subject_type` and `object_type`.
+        kind: The kind of name that `NameSource` draws.
+        mark: How a name stands in a text: `{}`, or `《{}》` for titles.
+        pronouns: Words that stand for an entity already named.
+        neutral: Predicates that state no relation.
+    """
+
+    name: str
+    label: str
+    kind: str
+    mark: str = "{}"
+    pronouns: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One relation between two types, and the ways to state it.
+
+    Attributes:
+        name: The relation as written in triplets.
+        subject_type: Name of the subject's type.
+        object_type: Name of the object's type.
+        nouns: Nouns for the object as the subject has it, for `{s}的创始人是{o}` and the like.
+        sentences: Whole clauses with `{s}` and `{o}`.
+        predicates: Clauses that go on about a subject already named, with `{o}`.
+        modifiers: What stands before the subject and qualifies it, with `{o}`.
+        max_objects: How many objects may be listed at once.
+    """
+
+    name: str
+    subject_type: str
+    object_type: str
+    nouns: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+    predicates: tuple[str, ...] = ()
+    modifiers: tuple[str, ...] = ()
+    max_objects: int = 1
+
+    def all_sentences(self) -> tuple[str, ...]:
+        """The clauses of their own, and those the nouns give."""
+        from_nouns = [f"{{s}}的{noun}{verb}{{o}}" for noun in self.nouns for verb in ("是", "为")]
+        return self.sentences + tuple(text for text in from_nouns if text not in self.sentences)
+
+    def all_predicates(self) -> tuple[str, ...]:
+        """The predicates, and those the nouns give."""
+        from_nouns = [f"{noun}{verb}{{o}}" for noun in self.nouns for verb in ("是", "为")]
+        return self.predicates + tuple(text for text in from_nouns if text not in self.predicates)
+
+    def restricted(self, phrasings: Phrasings) -> Relation:
+        """The relation with only the phrasings that are (`unseen`) or are not (`seen`) reserved.
+
+        Nouns, sentences, predicates and modifiers are divided by one rule, so that a wording is
+        on the same side in whatever form it stands; a side may be left with none.
+        """
+        if phrasings == "all":
+            return self
+        reserved = self.reserved_wordings()
+
+        def select(texts: tuple[str, ...]) -> tuple[str, ...]:
+            wanted = phrasings == "unseen"
+            return tuple(text for text in texts if (_wording(text) in reserved) is wanted)
+
+        return replace(
+            self,
+            nouns=select(self.nouns),
+            sentences=select(self.sentences),
+            predicates=select(self.predicates),
+            modifiers=select(self.modifiers),
+        )
+
+    def reserved_wordings(self) -> frozenset[str]:
+        """What is kept for validation when phrasings are held out: a fifth, by a checksum.
+
+        `{s}由{o}主演`, `由{o}主演` and `由{o}主演的` are one wording, `由|主演`.
+        """
+        clauses = {_wording(text) for text in self.sentences}
+        others = {_wording(t) for t in (*self.nouns, *self.predicates, *self.modifiers)} - clauses
+        return frozenset(_lowest_fifth(self.name, clauses) + _lowest_fifth(self.name, others))
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The types and relations that sentences are made of.
+
+    Attributes:
+        types: Entity types by name.
+        relations: Every relation; the same name may stand for several pairs of types.
+    """
+
+    types: dict[str, EntityType]
+    relations: tuple[Relation, ...]
+    by_subject: dict[str, tuple[Relation, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        groups: dict[str, list[Relation]] = {}
+        for relation in self.relations:
+            groups.setdefault(relation.subject_type, []).append(relation)
+        object.__setattr__(self, "by_subject", {k: tuple(v) for k, v in groups.items()})
+
+    def restricted(self, phrasings: Phrasings) -> Domain:
+        """The same domain with the phrasings of one side only, or itself for `all`."""
+        if phrasings == "all":
+            return self
+        divided = [relation.restricted(phrasings) for relation in self.relations]
+        return Domain(self.types, tuple(r for r in divided if r.all_sentences()))
+
+
+def _wording(phrasing: str) -> str:
+    return phrasing.replace("{s}", "").replace("{o}", "|").removesuffix("的")
+
+
+def _lowest_fifth(relation: str, wordings: set[str]) -> list[str]:
+    ranked = sorted(wordings, key=lambda text: (zlib.crc32(f"{relation}:{text}".encode()), text))
+    return ranked[: max(len(ranked) // 5, int(len(ranked) > 1))]
