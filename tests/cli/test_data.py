@@ -38,6 +38,14 @@ def test_convert_says_what_it_did(folder: Path) -> None:
     assert json.loads((folder / "out.jsonl").read_text("utf-8"))["output"] == "(甲, 位于, 乙)"
 
 
+def test_convert_of_nothing_usable_ends_with_2(folder: Path) -> None:
+    source = folder / "in.jsonl"
+    source.write_text('{"text": "", "triplets": []}\n', encoding="utf-8")
+    result = run("convert", source, folder / "out.jsonl")
+    assert result.exit_code == 2
+    assert "没有一条可用的记录" in result.stderr
+
+
 def test_convert_passes_errors_on(folder: Path) -> None:
     result = run("convert", folder / "none", folder / "out")
     assert isinstance(result.exception, DataError)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "convert", "data_app", "fix", "schema", "split"]
 
 EXIT_FOUND = 1
+EXIT_USER = 2
 _MAX_SHOWN = 3
 
 data_app = typer.Typer(
@@ -116,6 +117,9 @@ def convert(
         typer.echo(f"  {name}: {number}")
     if report.problems_path is not None:
         typer.echo(f"明细: {report.problems_path}")
+    if not report.num_examples:
+        typer.echo(f"{input_path}: 没有一条可用的记录 (no record can be used)", err=True)
+        raise typer.Exit(EXIT_USER)
 
 
 @data_app.command(

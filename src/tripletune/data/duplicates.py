@@ -1,7 +1,8 @@
 """Which texts of some files occur more than once: equal, equal but for form, or nearly equal.
 
-Memory is about 50 bytes a text while texts are added (some 0.5 GB for ten million); normalised
-texts and band keys lie in a temporary folder, about as large as the texts themselves.
+Memory is about 30 bytes a text while texts are added and about 90 while matches are looked for
+(some 0.9 GB for ten million); normalised texts and band keys lie in a temporary folder, about as
+large as the texts themselves.
 """
 
 from __future__ import annotations
