@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tripletune.data.relation_schema import Relation, RelationSchema
-from tripletune.data.subschemas import find_hard_negatives, sample_subschemas
+from tripletune.data.subschemas import find_hard_negatives, iter_prompted, sample_subschemas
 from tripletune.errors import ConfigError
 from tripletune.schema import Example, Triplet
 
@@ -61,6 +61,21 @@ def test_every_relation_is_asked_exactly_once(
     assert len(asked) <= len(names) * (1 + num_hard) + num_random
     assert all(len(part) == size for part in parts[:-1])
     assert all(size <= 2 * len(part) for part in parts) or len(parts) == 1
+
+
+def test_prompted_examples_hold_what_their_prompt_asks_for() -> None:
+    triplets = (
+        Triplet("甲", "父亲", "乙"),
+        Triplet("丙", "首都", "丁"),
+        Triplet("乙", "父亲", "戊"),
+    )
+    prompted = list(iter_prompted(Example("t", triplets, "7"), SCHEMA, size=1, num_random=1))
+    answers = {names: example.triplets for example, names in prompted}
+    assert answers[("父亲",)] == (triplets[0], triplets[2])
+    assert answers[("首都",)] == (triplets[1],)
+    assert sum(map(len, answers.values())) == 3
+    assert {(example.text, example.id) for example, _ in prompted} == {("t", "7")}
+    assert len(prompted) > 2
 
 
 def test_wrong_sizes_are_named() -> None:

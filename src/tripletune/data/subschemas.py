@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
 from functools import lru_cache
 
 from rapidfuzz import fuzz
@@ -18,7 +19,7 @@ from tripletune.data.relation_schema import Relation, RelationSchema
 from tripletune.errors import ConfigError
 from tripletune.schema import Example
 
-__all__ = ["find_hard_negatives", "sample_subschemas"]
+__all__ = ["find_hard_negatives", "iter_prompted", "sample_subschemas"]
 
 _MIN_SIMILARITY = 0.5
 
@@ -67,6 +68,21 @@ def sample_subschemas(
     if len(parts) > 1 and 2 * len(parts[-1]) < size:
         parts[-2:] = [parts[-2] + parts[-1]]
     return tuple(parts)
+
+
+def iter_prompted(
+    example: Example, schema: RelationSchema, **options: int
+) -> Iterator[tuple[Example, tuple[str, ...]]]:
+    """The example once for each of its sub-schemas, with the triplets that this one asks for.
+
+    Args:
+        example: The text and its triplets.
+        schema: What relations there are.
+        **options: As for `sample_subschemas`.
+    """
+    for names in sample_subschemas(example, schema, **options):
+        kept = tuple(triplet for triplet in example.triplets if triplet.relation in names)
+        yield Example(example.text, kept, example.id), names
 
 
 @lru_cache(maxsize=8)
