@@ -304,6 +304,45 @@ def test_folder_without_stored_frequencies_loads(tmp_path):
     )
 
 
+@torch.no_grad()
+def test_quantised_model_equals_its_dequantised_weights(tmp_path):
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+    from transformers import BitsAndBytesConfig
+
+    plain = build_model(hidden_size=64)
+    plain.save_pretrained(tmp_path)
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+    )
+    quantised = ChatGLM2ForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=settings, device_map={"": "cpu"}
+    )
+    layers = {n: m for n, m in quantised.named_modules() if isinstance(m, Linear4bit)}
+    assert len(layers) == 2 * 4  # the head stays as it is
+    for name, layer in layers.items():
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        plain.get_submodule(name).weight.copy_(weight)
+    with torch.enable_grad():
+        actual = quantised(torch.tensor([FIRST])).logits.detach()
+    torch.testing.assert_close(actual, plain(torch.tensor([FIRST])).logits)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_fresh_lora_changes_nothing_and_alone_has_gradients():
+    from peft import LoraConfig, get_peft_model
+
+    model = build_model()
+    ids = torch.tensor([FIRST])
+    expected = model(ids).logits.detach()
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["query_key_value"]))
+    torch.testing.assert_close(adapted(ids).logits, expected)
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    trained = {name for name, p in adapted.named_parameters() if p.grad is not None}
+    assert len(trained) == 2 * 2
+    assert all("query_key_value.lora_" in name for name in trained)
+
+
 def test_rotation_turns_pairs_of_the_first_half():
     states = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).view(1, 1, 1, 8)
     quarter_turn = (torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
