@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from tripletune.evaluation import table
 from tripletune.evaluation.arrow_reader import read_columns
-from tripletune.evaluation.table import NameIndex, build_table, read_table
+from tripletune.evaluation.table import NameIndex, build_table, read_tables
 from tripletune.schema import Example, Triplet
 
 GOOD = {
@@ -38,7 +40,7 @@ def test_read_columns_reads_every_column():
     assert columns.texts == ["无", "甲在乙，\n丙在“丁”。"]
     assert columns.ids == [None, "a"]
     assert columns.ends.tolist() == [0, 2]
-    items = [[columns.names[number] for number in item] for item in columns.items]
+    items = [[columns.names[int(n)].as_py() for n in item] for item in columns.items]
     assert items == [["甲", "丙"], ["在", "在"], ["2020-01-01", "甲"]]
     np.testing.assert_array_equal(columns.confidences, [np.nan, 0.5])
     assert columns.problems == {1: ("'(甲' ?",)}
@@ -46,7 +48,7 @@ def test_read_columns_reads_every_column():
 
 def test_read_columns_reads_numbers_as_ids():
     columns = read_columns(encode({"id": 7, "text": "无", "triplets": []}))
-    assert (columns.ids, columns.names, columns.confidences) == (["7"], [], None)
+    assert (columns.ids, len(columns.names), columns.confidences) == (["7"], 0, None)
 
 
 def test_read_columns_accepts_a_last_line_without_line_feed():
@@ -89,6 +91,12 @@ def test_read_columns_hands_back_what_is_unusual(name):
     assert read_columns(UNUSUAL[name]) is None
 
 
+@pytest.mark.parametrize("character", [c for c in map(chr, range(0x11000)) if c.isspace()])
+def test_read_columns_hands_back_every_kind_of_blank_name(character):
+    triplet = {"subject": "甲", "relation": character, "object": "乙"}
+    assert read_columns(encode({"text": "甲在乙", "triplets": [triplet]})) is None
+
+
 def check_same(first, second):
     for name in ("texts", "ids", "slots", "problems"):
         assert getattr(first, name) == getattr(second, name), name
@@ -126,9 +134,24 @@ def test_reading_by_columns_gives_the_table_of_the_records(tmp_path_factory, exa
         patch.setattr(table, "_LARGE_FILE_BYTES", 0)
         patch.setattr(table, "_BLOCK_BYTES", 64)
         names = NameIndex()
-        by_columns = read_table(path, names)
+        (by_columns,) = read_tables([path], names)
     # Names are numbered in another order, so both are compared under the same index.
     check_same(by_columns, build_table(examples, names))
+
+
+def test_reading_by_columns_imports_neither_pandas_nor_torch(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(encode(*[GOOD] * 5))
+    code = (
+        "import sys\n"
+        "from tripletune.evaluation import table\n"
+        "table._LARGE_FILE_BYTES = 0\n"
+        f"tables = table.read_tables([{str(path)!r}] * 2, table.NameIndex())\n"
+        "assert len(tables[1].rows) == 10 and 'pyarrow' in sys.modules\n"
+        "print([name for name in ('pandas', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_reading_by_columns_names_the_line_of_a_later_block(tmp_path, monkeypatch):
@@ -137,4 +160,4 @@ def test_reading_by_columns_names_the_line_of_a_later_block(tmp_path, monkeypatc
     path = tmp_path / "x.jsonl"
     path.write_bytes(encode(*[GOOD] * 5) + b'{"text": "a"}\n')
     with pytest.raises(table.DataError, match=r"x\.jsonl:6: record: field 'triplets' is missing"):
-        read_table(path, NameIndex())
+        read_tables([path], NameIndex())

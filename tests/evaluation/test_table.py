@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tripletune.errors import DataError
-from tripletune.evaluation.table import NameIndex, build_table, read_table
+from tripletune.evaluation.table import NameIndex, build_table, read_tables
 from tripletune.schema import Example, Extraction, Triplet
 
 RECORDS = [
@@ -59,18 +59,18 @@ def test_name_index_rejects_what_is_no_name(name):
         NameIndex()[name]
 
 
-def test_read_table_reads_every_column(tmp_path):
+def test_read_tables_reads_every_column(tmp_path):
     path = write_lines(tmp_path / "x.jsonl", [json.dumps(record) for record in RECORDS])
     names = NameIndex()
-    check_table(read_table(path, names), names)
+    check_table(*read_tables([path], names), names)
 
 
-def test_read_table_passes_over_blank_lines_and_a_byte_order_mark(tmp_path):
+def test_read_tables_passes_over_blank_lines_and_a_byte_order_mark(tmp_path):
     lines = [json.dumps(record, ensure_ascii=False) for record in RECORDS]
     path = tmp_path / "x.jsonl"
     path.write_bytes(("\ufeff" + "\r\n\r\n".join(lines)).encode())
     names = NameIndex()
-    check_table(read_table(path, names), names)
+    check_table(*read_tables([path], names), names)
 
 
 def test_build_table_makes_the_same_table_as_reading(tmp_path):
@@ -128,20 +128,20 @@ GOOD = '{"text": "甲在乙", "triplets": []}'
         ),
     ],
 )
-def test_read_table_names_file_line_and_fault(tmp_path, line, message):
+def test_read_tables_names_file_line_and_fault(tmp_path, line, message):
     path = write_lines(tmp_path / "x.jsonl", [GOOD, line])
     with pytest.raises(DataError, match=message) as caught:
-        read_table(path, NameIndex())
+        read_tables([path], NameIndex())
     assert (caught.value.path, caught.value.line) == (path, 2)
 
 
-def test_read_table_names_a_byte_that_is_not_utf8(tmp_path):
+def test_read_tables_names_a_byte_that_is_not_utf8(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(GOOD.encode() + b"\n" + '{"text": "甲"'.encode("gb18030"))
     with pytest.raises(DataError, match=r"byte 0xbc is not UTF-8 text; save the file as UTF-8"):
-        read_table(path, NameIndex())
+        read_tables([path], NameIndex())
 
 
-def test_read_table_names_a_missing_file(tmp_path):
+def test_read_tables_names_a_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.jsonl: cannot be read: No such file"):
-        read_table(tmp_path / "nowhere.jsonl", NameIndex())
+        read_tables([tmp_path / "nowhere.jsonl"], NameIndex())

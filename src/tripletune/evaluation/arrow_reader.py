@@ -2,25 +2,29 @@
 
 About four times as fast as reading line by line, and only for lines that are exactly as expected:
 whatever is unusual (another type, a blank name or line, further object slots, a damaged line) makes
-`read_columns` return None, and `tripletune.evaluation.table.read_table` then reads the block line
+`read_columns` return None, and `tripletune.evaluation.table.read_tables` then reads the block line
 by line, with the same result or a message that names the line.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
+from numpy.typing import NDArray
 
 from tripletune.evaluation.columns import FloatArray, IntArray
 
-__all__ = ["BlockColumns", "read_columns"]
+__all__ = ["BlockColumns", "read_columns", "unify_names"]
 
 # Arrow reads chunks on several threads; a line must fit into one.
 _CHUNK_BYTES = 1 << 22
+_Number = TypeVar("_Number", np.int32, np.float64, np.uint8)
 _ITEMS = ("subject", "relation", "object")
 
 
@@ -32,7 +36,7 @@ class BlockColumns:
         texts: The text of each row.
         ids: The id of each row, or None.
         ends: (number of rows,) the number of triplets up to and with each row.
-        names: The distinct subjects, relations and objects.
+        names: The distinct subjects, relations and objects, an Arrow array.
         items: Three columns (number of triplets,): subjects, relations, objects as positions in
             `names`.
         confidences: (number of triplets,) NaN where unknown; None when all are.
@@ -42,7 +46,7 @@ class BlockColumns:
     texts: list[str]
     ids: list[str | None]
     ends: IntArray
-    names: list[str]
+    names: pa.StringArray
     items: tuple[IntArray, IntArray, IntArray]
     confidences: FloatArray | None
     problems: dict[int, tuple[str, ...]]
@@ -58,10 +62,21 @@ def read_columns(block: bytes) -> BlockColumns | None:
     num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
     if table is None or table.num_rows != num_lines:
         return None
-    try:
-        return _convert_table(table)
-    except UnicodeDecodeError:
-        return None
+    columns = _convert_table(table)
+    del table
+    pa.default_memory_pool().release_unused()
+    return columns
+
+
+def unify_names(blocks: Sequence[pa.StringArray]) -> tuple[list[str], list[IntArray]]:
+    """The distinct names of several blocks, and for each block the positions of its names there."""
+    encoded = pa.chunked_array(blocks, type=pa.string()).dictionary_encode().combine_chunks()
+    positions = _to_numpy(encoded.indices, np.int32).astype(np.int64)
+    names: list[str] = encoded.dictionary.to_pylist()
+    del encoded
+    pa.default_memory_pool().release_unused()
+    ends = np.cumsum([len(block) for block in blocks])
+    return names, np.split(positions, ends[:-1])
 
 
 def _convert_table(table: pa.Table) -> BlockColumns | None:
@@ -73,16 +88,21 @@ def _convert_table(table: pa.Table) -> BlockColumns | None:
     if any(chunk.null_count for chunk in chunks):
         return None
     encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().combine_chunks()
-    names: list[str] = encoded.dictionary.to_pylist()
+    names = encoded.dictionary
+    if len(names) and (
+        pc.min(pc.binary_length(names)).as_py() == 0 or pc.any(pc.utf8_is_space(names)).as_py()
+    ):
+        return None
     texts: list[str] = table["text"].to_pylist()
     confidences = _read_confidences(pc.struct_field(rows, "confidence"))
-    if not (all(map(str.strip, names)) and all(map(str.strip, texts)) and _is_share(confidences)):
+    if not (all(map(str.strip, texts)) and _is_share(confidences)):
         return None
-    numbers = encoded.indices.to_numpy().astype(np.int64).reshape(3, -1)
+    numbers = _to_numpy(encoded.indices, np.int32).astype(np.int64).reshape(3, -1)
+    lengths = pc.list_value_length(triplets).combine_chunks()
     return BlockColumns(
         texts=texts,
         ids=[None if value is None else str(value) for value in table["id"].to_pylist()],
-        ends=np.cumsum(pc.list_value_length(triplets).to_numpy(), dtype=np.int64),
+        ends=np.cumsum(_to_numpy(lengths, np.int32), dtype=np.int64),
         names=names,
         items=(numbers[0], numbers[1], numbers[2]),
         confidences=confidences,
@@ -93,15 +113,18 @@ def _convert_table(table: pa.Table) -> BlockColumns | None:
 def _read_arrow(block: bytes) -> pa.Table | None:
     for id_type in (pa.string(), pa.int64()):
         try:
-            return pa_json.read_json(
+            table = pa_json.read_json(
                 pa.BufferReader(block),
                 read_options=pa_json.ReadOptions(block_size=_CHUNK_BYTES),
                 parse_options=pa_json.ParseOptions(
                     explicit_schema=_make_schema(id_type), unexpected_field_behavior="ignore"
                 ),
             )
+            # Checks among other things that texts and names are UTF-8.
+            table.validate(full=True)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             continue
+        return table
     return None
 
 
@@ -127,8 +150,19 @@ def _make_schema(id_type: pa.DataType) -> pa.Schema:
 def _read_confidences(column: pa.ChunkedArray) -> FloatArray | None:
     if column.null_count == len(column):
         return None
-    values: FloatArray = pc.fill_null(column, float("nan")).to_numpy()
+    values: FloatArray = _to_numpy(column.combine_chunks(), np.float64).copy()
+    is_known = _to_numpy(pc.is_valid(column).cast(pa.uint8()).combine_chunks(), np.uint8)
+    values[is_known == 0] = np.nan
     return values
+
+
+def _to_numpy(column: pa.Array, dtype: type[_Number]) -> NDArray[_Number]:
+    """The values of a column of this type, undefined where it is null.
+
+    `to_numpy` of Arrow does the same, and imports pandas first, which takes longer.
+    """
+    values = np.frombuffer(column.buffers()[1] or b"", dtype=dtype)
+    return values[column.offset : column.offset + len(column)]
 
 
 def _is_share(values: FloatArray | None) -> bool:

@@ -14,7 +14,7 @@ from tripletune.evaluation.columns import FloatArray
 from tripletune.evaluation.counts import Counts
 from tripletune.evaluation.matching import TextCounts
 from tripletune.evaluation.scoring import Evaluation, Settings, evaluate_tables
-from tripletune.evaluation.table import NameIndex, TripletTable, build_table, read_table
+from tripletune.evaluation.table import NameIndex, TripletTable, build_table, read_tables
 from tripletune.schema import Example, Extraction
 
 __all__ = ["Comparison", "compare", "compare_files"]
@@ -108,9 +108,8 @@ def compare_files(
         DataError: a file cannot be read or a line is no canonical record.
     """
     names = NameIndex()
-    gold_table = read_table(gold_path, names)
-    tables = (read_table(first_path, names), read_table(second_path, names))
-    return _compare_tables(gold_table, tables, names, settings=settings or Settings())
+    gold, *tables = read_tables((gold_path, first_path, second_path), names)
+    return _compare_tables(gold, (tables[0], tables[1]), names, settings=settings or Settings())
 
 
 def _compare_tables(

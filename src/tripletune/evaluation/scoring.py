@@ -32,7 +32,7 @@ from tripletune.evaluation.metrics import (
 )
 from tripletune.evaluation.pairing import Pairing, pair_rows
 from tripletune.evaluation.spans import Key, match_partially
-from tripletune.evaluation.table import NameIndex, TripletTable, build_table, read_table
+from tripletune.evaluation.table import NameIndex, TripletTable, build_table, read_tables
 from tripletune.schema import Example, Extraction
 
 __all__ = ["Evaluation", "Settings", "TextResult", "evaluate", "evaluate_files"]
@@ -235,8 +235,8 @@ def evaluate_files(
         DataError: a file cannot be read or a line is no canonical record.
     """
     names = NameIndex()
-    gold = read_table(gold_path, names)
-    return evaluate_tables(gold, read_table(predicted_path, names), names, settings=settings)
+    gold, predicted = read_tables((gold_path, predicted_path), names)
+    return evaluate_tables(gold, predicted, names, settings=settings)
 
 
 def evaluate_tables(

@@ -25,9 +25,11 @@ from tripletune.errors import DataError
 from tripletune.schema import Example, Extraction, Triplet
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tripletune.evaluation.arrow_reader import BlockColumns
 
-__all__ = ["NameIndex", "Slots", "TripletTable", "build_table", "read_table"]
+__all__ = ["NameIndex", "Slots", "TripletTable", "build_table", "read_tables"]
 
 Slots = tuple[tuple[str, str], ...]
 """Further object slots as (name, value) pairs."""
@@ -96,7 +98,6 @@ class TripletTable:
 
 class _TableBuilder:
     def __init__(self, names: NameIndex) -> None:
-        self._names = names
         self._number = names.__getitem__
         self._texts: list[str] = []
         self._ids: list[str | None] = []
@@ -105,6 +106,7 @@ class _TableBuilder:
         self._slots: dict[int, Slots] = {}
         self._confidences = array("d")
         self._problems: dict[int, tuple[str, ...]] = {}
+        self.unnumbered: list[tuple[slice, pa.StringArray]] = []
 
     @property
     def _num_triplets(self) -> int:
@@ -143,8 +145,8 @@ class _TableBuilder:
             self._problems[len(self._texts) - 1] = example.problems
 
     def add_columns(self, columns: BlockColumns) -> None:
-        """Add a block of rows."""
-        numbers = np.array(self._names.look_up_all(columns.names), dtype=np.int32)
+        """Add a block of rows; its names are numbered by `number_names` later."""
+        first = self._num_triplets
         self._problems |= {
             len(self._texts) + row: problems for row, problems in columns.problems.items()
         }
@@ -152,9 +154,17 @@ class _TableBuilder:
             self._pad_confidences(self._num_triplets)
             self._confidences.frombytes(columns.confidences.tobytes())
         self._ends.frombytes((columns.ends + self._num_triplets).tobytes())
-        self._numbers.frombytes(numbers[np.column_stack(columns.items)].tobytes())
+        self._numbers.frombytes(np.column_stack(columns.items).astype(np.int32).tobytes())
+        self.unnumbered.append((slice(first, self._num_triplets), columns.names))
         self._texts += columns.texts
         self._ids += columns.ids
+
+    def number_names(self, numbers: Sequence[NDArray[np.int64]]) -> None:
+        """Replace the positions in each unnumbered block by the numbers of its names."""
+        columns = np.frombuffer(self._numbers, dtype=np.int32).reshape(-1, 3)
+        for (rows, _), number in zip(self.unnumbered, numbers, strict=True):
+            columns[rows] = number[columns[rows]]
+        self.unnumbered.clear()
 
     def finish(self) -> TripletTable:
         """The table of everything added."""
@@ -201,16 +211,30 @@ def build_table(examples: Iterable[Example | Extraction], names: NameIndex) -> T
     return builder.finish()
 
 
-def read_table(path: str | Path, names: NameIndex) -> TripletTable:
-    """The table of a file of canonical JSON lines; new names are added to `names`.
+def read_tables(paths: Sequence[str | Path], names: NameIndex) -> list[TripletTable]:
+    """The tables of some files of canonical JSON lines; new names are added to `names`.
 
     Blank lines are passed over. `object_slots`, `confidence` and a row's `problems` are kept,
     types and spans are not.
 
     Raises:
-        DataError: the file cannot be read or a line is no canonical record; it carries file and
+        DataError: a file cannot be read or a line is no canonical record; it carries file and
             line.
     """
+    builders = [_read_file(path, names) for path in paths]
+    blocks = [block for builder in builders for _, block in builder.unnumbered]
+    if blocks:
+        from tripletune.evaluation.arrow_reader import unify_names
+
+        distinct, positions = unify_names(blocks)
+        numbers = np.array(names.look_up_all(distinct), dtype=np.int64)
+        remaining = iter(positions)
+        for builder in builders:
+            builder.number_names([numbers[next(remaining)] for _ in builder.unnumbered])
+    return [builder.finish() for builder in builders]
+
+
+def _read_file(path: str | Path, names: NameIndex) -> _TableBuilder:
     builder = _TableBuilder(names)
     number = 1
     try:
@@ -225,7 +249,7 @@ def read_table(path: str | Path, names: NameIndex) -> TripletTable:
                 number += block.count(b"\n")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}; check the path", path=path) from error
-    return builder.finish()
+    return builder
 
 
 def _add_block(builder: _TableBuilder, block: bytes) -> bool:
