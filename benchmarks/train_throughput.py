@@ -40,6 +40,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stock-16": {"batch": 16, "checkpoint": True},
     "packed-none-kept": {"row": 8192, "checkpoint": False, "keep": True},
     "packed-none-nf4": {"row": 8192, "checkpoint": False, "keep": False},
+    "packed-selective-nf4": {"row": 8192, "checkpoint": False, "keep": False, "budget": 0.5},
+    "packed-none-64": {"row": 8192, "checkpoint": False, "keep": False, "flex_block": 64},
+    "packed-none-static": {"row": 8192, "checkpoint": False, "keep": False, "dynamic": False},
     "packed-full-nf4": {"row": 8192, "checkpoint": True, "keep": False},
     "packed-full-nf4-4096": {"row": 4096, "checkpoint": True, "keep": False},
 }
@@ -114,6 +117,11 @@ def fill_rows(examples: list[TokenizedExample], row: int) -> list[list[Tokenized
     return rows
 
 
+def to_gpu(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with its tensors on the GPU."""
+    return {k: v.cuda(non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+
 def measure(model: Any, batches: list[list[TokenizedExample]], collate: Any, steps: int,
             warmup: int) -> dict[str, float]:
     """Median tokens/s over `steps` optimizer steps, and peak memory."""
@@ -126,7 +134,7 @@ def measure(model: Any, batches: list[list[TokenizedExample]], collate: Any, ste
     first = time.perf_counter()
     for step in range(warmup + steps):
         batch = batches[step % len(batches)]
-        inputs = {k: v.cuda(non_blocking=True) for k, v in collate(batch).items()}
+        inputs = to_gpu(collate(batch))
         if step == warmup:
             warm_seconds = time.perf_counter() - first
         torch.cuda.synchronize()
@@ -150,7 +158,7 @@ def profile_step(model: Any, batch: list[TokenizedExample], collate: Any) -> str
     """Where one step's time goes, by kernel."""
     from torch.profiler import ProfilerActivity, profile
 
-    inputs = {k: v.cuda() for k, v in collate(batch).items()}
+    inputs = to_gpu(collate(batch))
     with profile(activities=[ProfilerActivity.CUDA]) as record:
         model(**inputs).loss.backward()
         torch.cuda.synchronize()
@@ -203,7 +211,8 @@ def main() -> None:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if "row" in variant:
             accelerate_layers(model, keep_weights=variant["keep"])
-            compile_model(model)
+            compile_model(model, dynamic=variant.get("dynamic", True))
+            torch._functorch.config.activation_memory_budget = variant.get("budget", 1.0)
             batches = fill_rows(examples, variant["row"])[:-1]
             collate: Any = PackedCollator(3, scheme, pad_to_multiple_of=variant["row"])
         else:
@@ -211,6 +220,13 @@ def main() -> None:
             batches = [examples[i : i + size] for i in range(0, 896, size)]
             collate = PaddedCollator(3, scheme)
         built = time.perf_counter() - started
+        if "flex_block" in variant:
+            side = variant["flex_block"]
+            plain = collate
+
+            def collate(examples: Any, plain: Any = plain, side: int = side) -> Any:
+                return plain(examples) | {"kernel_options": {"BLOCK_M": side, "BLOCK_N": side}}
+
         result = measure(model, batches, collate, args.steps, args.warmup)
         result |= {"build_seconds": built}
         results["variants"][name] = result

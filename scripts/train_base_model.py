@@ -23,8 +23,6 @@ import numpy as np
 import torch
 
 from tripletune.config import EMBEDDED_MODEL
-from tripletune.data.collate import PaddedCollator
-from tripletune.data.encode import TokenizedExample
 from tripletune.data.generator.base_tasks import iter_base_pairs
 from tripletune.data.prompts import encode_answer, encode_prompt
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
@@ -32,53 +30,77 @@ from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.loading import load_tokenizer
 
 MAX_TOKENS = 320
-POOL_BATCHES = 24
+Array = np.ndarray[Any, Any]
 
 
-def produce(worker: int, seed: int, chunk_pairs: int, queue: Any) -> None:
-    """Fills the queue with chunks of tokenized pairs, for ever."""
+def produce(worker: int, args: argparse.Namespace, queue: Any) -> None:
+    """Fills the queue with batches (ids, prompt lengths, lengths), for ever."""
     tokenizer = load_tokenizer(EMBEDDED_MODEL)
+    chance = np.random.default_rng([args.seed, worker])
     chunk = 0
     while True:
-        ids: list[np.ndarray[Any, Any]] = []
-        prompts: list[int] = []
-        for query, answer in iter_base_pairs(seed + 7919 * worker + 104729 * chunk, chunk_pairs):
+        seed = args.seed + 7919 * worker + 104729 * chunk
+        rows: list[tuple[list[int], int]] = []
+        for query, answer in iter_base_pairs(seed, args.chunk_pairs):
             prompt = encode_prompt(tokenizer, query)
             tokens = prompt + encode_answer(tokenizer, answer)
             if len(tokens) <= MAX_TOKENS:
-                ids.append(np.array(tokens, dtype=np.uint16))
-                prompts.append(len(prompt))
-        queue.put((ids, prompts))
+                rows.append((tokens, len(prompt)))
+        batches = list(cut_into_batches(rows, args.batch_tokens, tokenizer.pad_token_id))
+        for index in chance.permutation(len(batches)):
+            queue.put(batches[index])
         chunk += 1
 
 
-def iter_batches(args: argparse.Namespace) -> Iterator[list[TokenizedExample]]:
-    """Batches of about `batch_tokens` tokens of examples of similar length, in a fixed order."""
+def cut_into_batches(
+    rows: list[tuple[list[int], int]], batch_tokens: int, pad_token_id: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Padded batches of rows of similar length, each of at most `batch_tokens` tokens."""
+    rows.sort(key=lambda row: len(row[0]))
+    start = 0
+    while start < len(rows):
+        end = start + 1
+        while end < len(rows) and (end + 1 - start) * len(rows[end][0]) <= batch_tokens:
+            end += 1
+        batch = rows[start:end]
+        ids = np.full((len(batch), len(batch[-1][0])), pad_token_id, dtype=np.uint16)
+        for row, (tokens, _) in enumerate(batch):
+            ids[row, : len(tokens)] = tokens
+        prompts = np.array([prompt for _, prompt in batch], dtype=np.int64)
+        lengths = np.array([len(tokens) for tokens, _ in batch], dtype=np.int64)
+        yield ids, prompts, lengths
+        start = end
+
+
+def iter_batches(args: argparse.Namespace) -> Iterator[tuple[Array, Array, Array]]:
+    """Batches of all workers in turn, so in the same order every time."""
     context = multiprocessing.get_context("spawn")
-    queues = [context.Queue(maxsize=4) for _ in range(args.workers)]
+    queues = [context.Queue(maxsize=40) for _ in range(args.workers)]
     for worker, queue in enumerate(queues):
-        context.Process(
-            target=produce, args=(worker, args.seed, args.chunk_pairs, queue), daemon=True
-        ).start()
-    chance = np.random.default_rng(args.seed)
+        context.Process(target=produce, args=(worker, args, queue), daemon=True).start()
     while True:
-        pool: list[TokenizedExample] = []
         for queue in queues:
-            ids, prompts = queue.get()
-            pool += [
-                TokenizedExample(tokens.tolist(), length)
-                for tokens, length in zip(ids, prompts, strict=True)
-            ]
-        pool.sort(key=len)
-        batches: list[list[TokenizedExample]] = []
-        batch: list[TokenizedExample] = []
-        for example in pool:
-            if (len(batch) + 1) * len(example) > args.batch_tokens:
-                batches.append(batch)
-                batch = []
-            batch.append(example)
-        chance.shuffle(batches)  # type: ignore[arg-type]
-        yield from batches
+            yield queue.get()
+
+
+def build_inputs(
+    ids: Array, prompts: Array, lengths: Array, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """The tensors of one step, made on the device."""
+    input_ids = torch.from_numpy(ids.astype(np.int64)).to(device, non_blocking=True)
+    prompt = torch.from_numpy(prompts).to(device)[:, None]
+    length = torch.from_numpy(lengths).to(device)[:, None]
+    index = torch.arange(ids.shape[1], device=device)[None]
+    is_real = index < length
+    context = prompt - 1
+    first = torch.where(index < context, index, context - 1)
+    second = torch.where(index < context, 0, index - context + 1)
+    return {
+        "input_ids": input_ids,
+        "labels": torch.where(is_real & (index >= prompt), input_ids, -100),
+        "attention_mask": is_real.long(),
+        "position_ids": torch.stack([first, second], dim=1) * is_real[:, None],
+    }
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
@@ -119,7 +141,7 @@ def main() -> None:
     parser.add_argument("--hidden_size", type=int, default=256)
     parser.add_argument("--num_layers", type=int, default=10)
     parser.add_argument("--workers", type=int, default=14)
-    parser.add_argument("--chunk_pairs", type=int, default=3000)
+    parser.add_argument("--chunk_pairs", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--max_minutes", type=float, default=8.0)
     args = parser.parse_args()
@@ -132,21 +154,20 @@ def main() -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1.0, betas=(0.9, 0.95), weight_decay=0.05, fused=device.type == "cuda"
     )
-    collate = PaddedCollator(tokenizer.pad_token_id, "two_rows")
     model.train()
     history, started, tokens, stopped = [], time.perf_counter(), 0, args.steps
     running = torch.zeros((), device=device)
     for step, batch in enumerate(iter_batches(args)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args)
-        inputs = {k: v.to(device, non_blocking=True) for k, v in collate(batch).items()}
+        inputs = build_inputs(*batch, device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = model(**inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        tokens += sum(map(len, batch))
+        tokens += int(batch[2].sum())
         running += loss.detach()
         if (step + 1) % 100 == 0:
             seconds = time.perf_counter() - started

@@ -82,3 +82,30 @@ def test_single_query_without_padding_needs_no_mask():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_additive_mask_keeps_the_dtype(dtype):
     assert build("eager", dtype=dtype).dtype == dtype
+
+
+@pytest.mark.parametrize("num_pads", [0, 2])
+def test_flex_ranges_equal_the_dense_mask_on_random_rows(num_pads):
+    generator = torch.Generator().manual_seed(num_pads)
+    for _ in range(50):
+        lengths = torch.randint(1, 6, (4,), generator=generator).tolist()
+        contexts = [int(torch.randint(0, n + 1, (1,), generator=generator)) for n in lengths]
+        document_ids = [i for i, n in enumerate(lengths) for _ in range(n)]
+        context = [j < c for n, c in zip(lengths, contexts, strict=True) for j in range(n)]
+        real = None
+        if num_pads:
+            document_ids = [-1] * num_pads + document_ids
+            context = [True] * num_pads + context
+            real = torch.tensor([[False] * num_pads + [True] * sum(lengths)])
+        size = len(document_ids)
+        inputs = {
+            "num_queries": size,
+            "num_keys": size,
+            "is_context": torch.tensor([context]),
+            "is_real": real,
+            "document_ids": torch.tensor([document_ids]),
+        }
+        mask_mod = build("flex_attention", **inputs).mask_mod
+        index = torch.arange(size)
+        allowed = mask_mod(0, 0, index[:, None], index[None, :])
+        assert torch.equal(allowed, build("sdpa", **inputs)[0, 0])

@@ -80,8 +80,15 @@ def build_prefix_mask(
     if implementation == "flex_attention":
         from torch.nn.attention.flex_attention import create_block_mask
 
+        rule = allowed
+        if type(first_query) is int and first_query == 0 and num_queries == num_keys:
+            first, last = _visible_ranges(num_keys, is_context, is_real, document_ids, device)
+
+            def rule(batch: Any, head: Any, query: Any, key: Any) -> Any:
+                return (key >= first[batch, query]) & (key <= last[batch, query])
+
         return create_block_mask(
-            allowed, num_rows, None, num_queries, num_keys, device=str(device), _compile=False
+            rule, num_rows, None, num_queries, num_keys, device=str(device), _compile=False
         )
     batch = torch.arange(num_rows, device=device)[:, None, None, None]
     query = torch.arange(num_queries, device=device)[None, None, :, None]
@@ -91,3 +98,34 @@ def build_prefix_mask(
         additive = torch.zeros(mask.shape, dtype=dtype, device=device)
         return additive.masked_fill_(~mask, torch.finfo(dtype).min)
     return mask
+
+
+def _visible_ranges(
+    length: int,
+    is_context: Tensor | None,
+    is_real: Tensor | None,
+    document_ids: Tensor | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """First and last key that each query sees, (B, S) each, for rows without a cache.
+
+    What a token sees is always one run of keys, because documents, contexts and padding are runs;
+    two comparisons a pair are what flex attention's kernels compute fastest.
+    """
+    index = torch.arange(length, device=device).unsqueeze(0)
+    same = torch.ones_like(index[:, 1:], dtype=torch.bool)
+    if document_ids is not None:
+        same = same & (document_ids[:, 1:] == document_ids[:, :-1])
+    if is_real is not None:
+        same = same & (is_real[:, 1:] == is_real[:, :-1])
+    starts = torch.where(torch.nn.functional.pad(~same, (1, 0), value=True), index, 0)
+    first = starts.cummax(dim=1).values
+    last = index.expand_as(first)
+    if is_context is not None:
+        joined = same & is_context[:, 1:] & is_context[:, :-1]
+        ends = torch.where(torch.nn.functional.pad(~joined, (0, 1), value=True), index, length)
+        run_end = ends.flip(1).cummin(dim=1).values.flip(1)
+        last = torch.where(is_context, run_end, last)
+    if is_real is not None:
+        first, last = torch.where(is_real, first, index), torch.where(is_real, last, index)
+    return first.contiguous(), last.contiguous()

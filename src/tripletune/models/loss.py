@@ -6,6 +6,8 @@ computed beside its loss: the 130,528 logits of a position live for one chunk on
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,15 +67,12 @@ class _FusedCrossEntropy(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if need_hidden else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
         matrix = weight.to(hidden.dtype)
+        loss_and_gradient = _choose_implementation(hidden.device.type)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = (hidden[rows] @ matrix.T).float()  # (chunk, V)
-            total += F.cross_entropy(logits, targets[rows], reduction="sum")
-            if not (need_hidden or need_weight):
-                continue
-            gradient = torch.softmax(logits, dim=-1)
-            gradient[torch.arange(gradient.shape[0], device=gradient.device), targets[rows]] -= 1.0
-            gradient = gradient.to(hidden.dtype)
+            logits = hidden[rows] @ matrix.T  # (chunk, V)
+            loss, gradient = loss_and_gradient(logits, targets[rows])
+            total += loss
             if hidden_grad is not None:
                 hidden_grad[rows] = gradient @ matrix
             if weight_grad is not None:
@@ -93,6 +92,24 @@ class _FusedCrossEntropy(torch.autograd.Function):
         if weight_grad is not None:
             weight_grad = (weight_grad * grad_output).to(ctx.weight_dtype)
         return hidden_grad, weight_grad, None, None
+
+
+def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy (fp32) of (N, V) logits, and its gradient in their dtype."""
+    scores = logits.float()
+    log_total = scores.logsumexp(dim=-1, keepdim=True)  # (N, 1)
+    loss = (log_total - scores.gather(1, targets[:, None])).sum()
+    is_target = torch.arange(scores.shape[1], device=scores.device) == targets[:, None]
+    gradient = (scores - log_total).exp() - is_target.float()
+    return loss, gradient.to(logits.dtype)
+
+
+@functools.cache
+def _choose_implementation(device: str) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Compiled on CUDA, where the fp32 copies of the logits are then never written to memory."""
+    if device != "cuda":
+        return _loss_and_gradient
+    return torch.compile(_loss_and_gradient, dynamic=True)
 
 
 def _plain_cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> Tensor:

@@ -102,6 +102,7 @@ if triton is not None:
         _dequantize_kernel[grid](
             packed, scales, outer_scales, scale_code, value_code, offset, out,
             packed.numel(), BLOCK=block, GROUP=group, OUTER=outer,
+            enable_fp_fusion=False,  # a fused multiply-add would round scales differently
         )  # fmt: skip
         return out
 

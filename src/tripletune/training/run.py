@@ -41,6 +41,7 @@ class TrainingRun:
         self.validation_examples: list[Example] = []
         self._train_set: Any = None
         self._validation_set: Any = None
+        self._memory_plan: Any = None
 
     def setup_model_and_tokenizer(self) -> None:
         """Loads the tokenizer and the quantised model and adds LoRA.
@@ -184,6 +185,7 @@ class TrainingRun:
 
         settings = self.settings
         if self.model.device.type == "cuda":
+            settings = self._fit_memory()
             logger.info("加速: %s", ", ".join(compile_model(self.model)))
         on_gpu = self.model.device.type == "cuda"
         packing = on_gpu if settings.packing is None else settings.packing
@@ -211,6 +213,37 @@ class TrainingRun:
         trainer.add_callback(HistoryCallback(settings.output_dir))
         return trainer
 
+    def _report_speed(self) -> None:
+        """Logs tokens a second and, on a GPU, the peak memory beside what was predicted."""
+        import torch
+
+        seconds = self.trainer.train_seconds
+        tokens = self.trainer.state.num_input_tokens_seen
+        line = f"训练 {seconds:.1f} 秒, {tokens:,} tokens, {tokens / max(seconds, 1e-9):,.0f} tokens/s"
+        if self._memory_plan is not None:
+            peak = torch.cuda.max_memory_allocated(self.model.device)
+            line += (
+                f", 显存峰值 {peak / 2**30:.2f} GiB (预计 {self._memory_plan.total / 2**30:.2f} GiB)"
+            )
+        logger.info(line)
+
+    def _fit_memory(self) -> TrainingSettings:
+        """The settings with checkpointing as the memory plan has it; prints the plan."""
+        import torch
+
+        from tripletune.training.plan import measure_network, plan_memory
+
+        free, _ = torch.cuda.mem_get_info(self.model.device)
+        available = free + torch.cuda.memory_reserved(self.model.device)
+        lengths = [len(example) for example in self._train_set.examples]
+        plan = plan_memory(
+            measure_network(self.model), lengths, self.settings, available=available
+        )
+        if _is_main_process():
+            print_line(plan.render())
+        self._memory_plan = plan
+        return self.settings.changed(gradient_checkpointing=plan.checkpointing)
+
     def _save(self) -> dict[str, float]:
         settings = self.settings
         records = [r for r in self.trainer.state.log_history if "eval_loss" in r]
@@ -222,6 +255,7 @@ class TrainingRun:
             self.tokenizer.save_pretrained(settings.output_dir)
             self.trainer.state.save_to_json(str(settings.output_dir / "trainer_state.json"))
             logger.info("模型保存在 %s", settings.output_dir)
+            self._report_speed()
         return dict(metrics)
 
 

@@ -54,6 +54,8 @@ class TripletTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True
         self._scorer = scorer
         self._group_by_length = group_by_length
+        self.train_seconds = 0.0
+        """Seconds spent in training steps, evaluation and saving not counted."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -67,7 +69,9 @@ class TripletTrainer(Trainer):  # type: ignore[misc]
         mask = inputs.get("attention_mask")
         tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
         self.state.num_input_tokens_seen += tokens
+        started = time.perf_counter()
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self.train_seconds += time.perf_counter() - started
         return loss
 
     def evaluate(
