@@ -17,7 +17,6 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from tripletune.errors import DataError
-from tripletune.models.attention_mask import build_prefix_mask
 
 __all__ = ["build_block_mask", "build_causal_mask", "convert_explicit_mask"]
 
@@ -72,7 +71,9 @@ def build_block_mask(
         past_key_values: Keys and values of the tokens before.
     """
     num_queries = inputs_embeds.shape[1]
-    num_past, is_real, document_ids = 0, None, None
+    num_past: int | Tensor = 0
+    is_real: Tensor | None = None
+    document_ids: Tensor | None = None
     num_keys = num_queries
     if past_key_values is not None:
         num_past = past_key_values.get_seq_length()
@@ -87,16 +88,20 @@ def build_block_mask(
         # A static cache has room for tokens to come, which causality hides.
         num_unknown = num_keys - attention_mask.shape[1]
         is_real = F.pad(attention_mask.bool(), (0, num_unknown), value=True)
-    return build_prefix_mask(
-        "flex_attention",
-        num_queries=num_queries,
-        num_keys=num_keys,
-        first_query=num_past,
-        is_context=None,
-        is_real=is_real,
-        document_ids=document_ids,
-        dtype=inputs_embeds.dtype,
-        device=inputs_embeds.device,
+
+    def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        place = query + num_past
+        allow = key <= place
+        if is_real is not None:
+            allow = allow & is_real[batch, key]
+        if document_ids is not None:
+            allow = allow & (document_ids[batch, place] == document_ids[batch, key])
+        # A padding query sees itself, so that no row is empty.
+        return allow | (place == key)
+
+    num_rows = next((t.shape[0] for t in (is_real, document_ids) if t is not None), 1)
+    return create_block_mask(
+        allowed, num_rows, None, num_queries, num_keys, device=str(inputs_embeds.device)
     )
 
 
