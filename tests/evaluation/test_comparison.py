@@ -17,7 +17,7 @@ HALF = [Example(item.text, item.triplets[:1]) for item in GOLD]
 
 
 def test_compare_finds_the_better_system():
-    comparison = compare(GOLD, HALF, GOLD)
+    comparison = compare(HALF, GOLD, gold=GOLD)
     difference = comparison.differences["strict"]
     # F1 of A: 2 * 12 / (24 + 12).
     assert difference.value == pytest.approx(1 - 2 / 3)
@@ -26,14 +26,14 @@ def test_compare_finds_the_better_system():
 
 
 def test_compare_names_the_changed_relations():
-    assert compare(GOLD, HALF, GOLD).find_changed_relations() == [
+    assert compare(HALF, GOLD, gold=GOLD).find_changed_relations() == [
         ("建于", Counts(12, 0, 0), Counts(12, 12, 12))
     ]
 
 
 def test_compare_counts_texts_that_only_one_system_has():
     extra = example("无关", ("甲", "位于", "乙"))
-    comparison = compare(GOLD, [extra, *GOLD], [*GOLD, extra, extra])
+    comparison = compare([extra, *GOLD], [*GOLD, extra, extra], gold=GOLD)
     assert comparison.num_texts == 15
     assert comparison.first.strict == Counts(24, 25, 24)
     assert comparison.second.strict == Counts(24, 26, 24)
@@ -43,7 +43,7 @@ def test_compare_counts_texts_that_only_one_system_has():
 
 
 def test_compare_of_equal_predictions_is_not_significant():
-    comparison = compare(GOLD, HALF, HALF)
+    comparison = compare(HALF, HALF, gold=GOLD)
     assert {rule: d.value for rule, d in comparison.differences.items()} == dict.fromkeys(
         ("strict", "duie", "normalised", "partial", "relation_only", "entity_pairs"), 0.0
     )
@@ -56,11 +56,14 @@ def test_compare_files_agrees_with_compare(tmp_path):
         paths.append(tmp_path / f"{name}.jsonl")
         lines = "".join(item.to_json() + "\n" for item in examples)
         paths[-1].write_text(lines, encoding="utf-8")
-    assert compare_files(*paths).to_dict() == compare(GOLD, HALF, GOLD[:5]).to_dict()
+    assert (
+        compare_files(*paths[1:], gold_path=paths[0]).to_dict()
+        == compare(HALF, GOLD[:5], gold=GOLD).to_dict()
+    )
 
 
 def test_comparison_to_dict_holds_both_scores():
-    record = compare(GOLD, HALF, GOLD).to_dict()
+    record = compare(HALF, GOLD, gold=GOLD).to_dict()
     strict = record["rules"]["strict"]
     assert (strict["a"]["num_correct"], strict["b"]["num_correct"]) == (12, 24)
     assert strict["difference"]["is_significant"] is True

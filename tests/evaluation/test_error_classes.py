@@ -154,7 +154,7 @@ def test_evaluate_counts_every_class_once():
             problems=("'(张三' is not in brackets",),
         )
     ]
-    errors = evaluate(gold, predicted, Settings(schema={"毕业院校", "出生地"})).errors
+    errors = evaluate(gold, predicted, settings=Settings(schema={"毕业院校", "出生地"})).errors
     expected = {"boundary_too_long": 1, "swapped_direction": 1}
     assert dict(errors.num_wrong) == {**expected, "unparseable": 1}
     assert dict(errors.num_missed) == expected

@@ -115,7 +115,7 @@ def test_render_html_draws_calibration_only_with_confidences(page):
 
 def test_render_html_says_when_the_schema_was_not_checked(page):
     assert "未检查：没有给出关系模式" in "".join(page.text)
-    checked = Page(render_html(evaluate(GOLD, PREDICTED, Settings(schema={"导演"}))))
+    checked = Page(render_html(evaluate(GOLD, PREDICTED, settings=Settings(schema={"导演"}))))
     assert "未检查" not in "".join(checked.text)
 
 

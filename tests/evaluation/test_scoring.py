@@ -140,7 +140,7 @@ def test_evaluate_keeps_the_worst_texts_first():
         example("二", ("甲", "在", "乙")),
         example("三", ("甲", "是", "乙")),
     ]
-    worst = evaluate(gold, predicted, Settings(num_worst=2)).worst
+    worst = evaluate(gold, predicted, settings=Settings(num_worst=2)).worst
     assert [result.to_dict() for result in worst] == [
         {
             "text": "三",
@@ -198,8 +198,8 @@ def build(rows):
 @given(TEXTS)
 def test_evaluate_laws_hold(rows):
     gold, predicted = build(rows)
-    evaluation = evaluate(gold, predicted, Settings(num_resamples=100))
-    mirrored = evaluate(predicted, gold, Settings(num_resamples=100))
+    evaluation = evaluate(gold, predicted, settings=Settings(num_resamples=100))
+    mirrored = evaluate(predicted, gold, settings=Settings(num_resamples=100))
     strict = evaluation.strict
     sets = [(set(g.triplets), set(p.triplets)) for g, p in zip(gold, predicted, strict=True)]
     assert strict == Counts(

@@ -65,3 +65,15 @@ def test_match_partially_finds_the_largest_matching():
     gold = [("张三", "毕业院校", "北京大学"), ("张三", "毕业院校", "医学部")]
     predicted = [("张三", "毕业院校", "大学医学部"), ("张三", "毕业院校", "北京")]
     assert match_partially(TEXT, gold, predicted) == [(0, 1), (1, 0)]
+
+
+def test_match_partially_moves_a_long_chain():
+    # Each prediction overlaps its own gold triplet and the next; the last prediction overlaps the
+    # first gold triplet only, so that all others have to move on by one.
+    names = [chr(0x4E00 + number) for number in range(1200)]
+    text = "".join(names)
+    gold = [("一", "含", names[number]) for number in range(1200)]
+    predicted = [("一", "含", names[number] + names[number + 1]) for number in range(1199)]
+    predicted.append(("一", "含", names[0]))
+    pairs = match_partially(text, gold, predicted)
+    assert sorted(pairs) == [(0, 1199), *((number + 1, number) for number in range(1199))]

@@ -56,7 +56,7 @@ def score(
     from tripletune.evaluation import evaluate_files, write_report
 
     settings = _make_settings(alias, schema, seed=seed, resamples=resamples)
-    evaluation = evaluate_files(gold, pred, settings)
+    evaluation = evaluate_files(gold, pred, settings=settings)
     console = _make_console(Console)
     _print_scores(console, evaluation)
     _print_errors(console, evaluation)
@@ -85,7 +85,7 @@ def compare(
     from tripletune.evaluation import compare_files
 
     settings = _make_settings(alias, schema, seed=seed, resamples=resamples)
-    comparison = compare_files(gold, first, second, settings=settings)
+    comparison = compare_files(first, second, gold_path=gold, settings=settings)
     console = _make_console(Console)
     _print_comparison(console, comparison, first=first, second=second)
     for name, evaluation in (("A", comparison.first), ("B", comparison.second)):

@@ -75,18 +75,18 @@ class Comparison:
 
 
 def compare(
-    gold: Sequence[Example],
     first: Sequence[Example | Extraction],
     second: Sequence[Example | Extraction],
     *,
+    gold: Sequence[Example],
     settings: Settings | None = None,
 ) -> Comparison:
     """The comparison of two lists of predictions with the gold records.
 
     Args:
-        gold: The right answers.
         first: The answers of system A.
         second: The answers of system B.
+        gold: The right answers.
         settings: Aliases, schema and the settings of the tests.
     """
     names = NameIndex()
@@ -96,10 +96,10 @@ def compare(
 
 
 def compare_files(
-    gold_path: str | Path,
     first_path: str | Path,
     second_path: str | Path,
     *,
+    gold_path: str | Path,
     settings: Settings | None = None,
 ) -> Comparison:
     """The comparison of two prediction files with a gold file, all of canonical JSON lines.

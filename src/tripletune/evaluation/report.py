@@ -226,7 +226,11 @@ def render_markdown(evaluation: Evaluation, *, title: str = DEFAULT_TITLE) -> st
             for name, counts, interval in rules
         ),
     )
-    lines += ["## 各关系", ""]
+    return "\n".join(lines + _render_breakdowns(evaluation))
+
+
+def _render_breakdowns(evaluation: Evaluation) -> list[str]:
+    lines = ["## 各关系", ""]
     lines += _render_table(
         ("关系", "精确率", "召回率", "F1", "标注", "预测", "正确"),
         (
@@ -256,7 +260,7 @@ def render_markdown(evaluation: Evaluation, *, title: str = DEFAULT_TITLE) -> st
             ("组", "文本", "精确率", "召回率", "F1"),
             ((b.label, str(b.num_texts), *_score_cells(b.counts)) for b in buckets),
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _show_interval(evaluation: Evaluation, rule: str) -> str:

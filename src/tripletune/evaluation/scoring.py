@@ -205,6 +205,7 @@ class Evaluation:
 def evaluate(
     gold: Sequence[Example],
     predicted: Sequence[Example | Extraction],
+    *,
     settings: Settings | None = None,
 ) -> Evaluation:
     """The evaluation of predicted against gold records.
@@ -227,7 +228,7 @@ def evaluate(
 
 
 def evaluate_files(
-    gold_path: str | Path, predicted_path: str | Path, settings: Settings | None = None
+    gold_path: str | Path, predicted_path: str | Path, *, settings: Settings | None = None
 ) -> Evaluation:
     """The evaluation of two files of canonical JSON lines.
 
@@ -268,24 +269,14 @@ def evaluate_tables(
     by_relation = count_by_relation(plain, name_of)
     return Evaluation(
         scores={rule: counts.total() for rule, counts in text_counts.items()},
-        intervals={
-            rule: bootstrap_scores(
-                counts,
-                num_resamples=settings.num_resamples,
-                seed=settings.seed,
-                level=settings.level,
-            )
-            for rule, counts in text_counts.items()
-        },
+        intervals={rule: _bootstrap(counts, settings) for rule, counts in text_counts.items()},
         text_counts=text_counts,
         macro=compute_macro(by_relation),
         by_relation=by_relation,
         by_num_triplets=count_by_num_triplets(strict),
         by_length=count_by_length(strict, texts),
         num_texts=len(texts),
-        num_exact=int(
-            ((strict.gold == strict.correct) & (strict.predicted == strict.correct)).sum()
-        ),
+        num_exact=_count_exact(strict),
         errors=errors,
         calibration=_calibrate(plain),
         worst=_find_worst(plain, strict, texts=texts, name_of=name_of, limit=settings.num_worst),
@@ -296,6 +287,17 @@ def evaluate_tables(
         ),
         has_schema=settings.schema is not None,
     )
+
+
+def _bootstrap(counts: TextCounts, settings: Settings) -> ScoreIntervals:
+    return bootstrap_scores(
+        counts, num_resamples=settings.num_resamples, seed=settings.seed, level=settings.level
+    )
+
+
+def _count_exact(counts: TextCounts) -> int:
+    is_exact = (counts.gold == counts.correct) & (counts.predicted == counts.correct)
+    return int(is_exact.sum())
 
 
 def _review_texts(

@@ -85,19 +85,28 @@ def match_partially(
     owner: dict[int, int] = {}
     for index, choices in neighbours.items():
         if choices:
-            _assign(index, neighbours, owner=owner, tried=set())
+            _assign(index, neighbours, owner=owner)
     return sorted(owner.items())
 
 
-def _assign(
-    index: int, neighbours: dict[int, list[int]], *, owner: dict[int, int], tried: set[int]
-) -> bool:
-    """Give a predicted triplet a gold one, moving earlier ones along an augmenting path."""
-    for number in neighbours[index]:
-        if number in tried:
-            continue
-        tried.add(number)
-        if number not in owner or _assign(owner[number], neighbours, owner=owner, tried=tried):
-            owner[number] = index
-            return True
-    return False
+def _assign(index: int, neighbours: dict[int, list[int]], *, owner: dict[int, int]) -> None:
+    """Give a predicted triplet a gold one, moving earlier ones along a shortest augmenting path.
+
+    Nothing changes when there is no such path.
+    """
+    reached_from: dict[int, int] = {}
+    queue = [index]
+    for candidate in queue:
+        for number in neighbours[candidate]:
+            if number in reached_from:
+                continue
+            reached_from[number] = candidate
+            if number in owner:
+                queue.append(owner[number])
+                continue
+            given = {predicted: gold for gold, predicted in owner.items()}
+            free: int | None = number
+            while free is not None:
+                owner[free] = reached_from[free]
+                free = given.get(reached_from[free])
+            return

@@ -276,7 +276,7 @@ def _add_lines(builder: _TableBuilder, block: bytes, *, path: str | Path, first:
                 path=path,
                 line=number,
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{line.decode()[:80]!r} is not a JSON object ({error}); need one object a line",
                 path=path,
