@@ -26,6 +26,10 @@ _POOLS: Final[tuple[Pool, ...]] = (
 )
 
 
+# The ideographs of Unicode 1.1.
+_FIRST_IDEOGRAPH, _LAST_IDEOGRAPH = 0x4E00, 0x9FA5
+
+
 def _decode_common_characters() -> str:
     """Level 1 of GB 2312: rows 16 to 55, 94 cells a row; the last row has 89."""
     codes = [(high, low) for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF)]
@@ -84,7 +88,13 @@ class NameSource:
         return low + int(self._random() * (high - low + 1))
 
     def _odd(self, low: int, high: int) -> str:
-        return "".join(self.pick(COMMON_CHARACTERS) for _ in range(self.number(low, high)))
+        """Characters without meaning, now and then one that is rare."""
+        return "".join(
+            self.pick(COMMON_CHARACTERS)
+            if self._random() < 0.97
+            else chr(self.number(_FIRST_IDEOGRAPH, _LAST_IDEOGRAPH))
+            for _ in range(self.number(low, high))
+        )
 
     def _is_odd(self) -> bool:
         return self._odd_names > 0 and self._random() < self._odd_names
