@@ -2,97 +2,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tests.extraction.builders import build_chatglm, build_chatglm2, build_llama, build_sliding
 from tripletune.errors import ConfigError
-from tripletune.extraction.generate import choose_tokens, generate_greedy
+from tripletune.extraction.generate import GenerationOptions, generate_greedy
+from tripletune.extraction.slot_reader import SlotReader
 
 NUM_NEW = 12
-
-
-def build_chatglm() -> Any:
-    from tripletune.models.chatglm import ChatGLMForConditionalGeneration
-    from tripletune.models.configuration_chatglm import ChatGLMConfig
-
-    torch.manual_seed(0)
-    return ChatGLMForConditionalGeneration(
-        ChatGLMConfig(
-            vocab_size=40,
-            hidden_size=32,
-            num_layers=2,
-            num_attention_heads=2,
-            inner_hidden_size=64,
-            mask_token_id=30,
-            gmask_token_id=31,
-            bos_token_id=32,
-            eos_token_id=33,
-            initializer_range=0.5,
-        )
-    ).eval()
-
-
-def build_chatglm2() -> Any:
-    from tripletune.models.chatglm2 import ChatGLM2Config, ChatGLM2ForConditionalGeneration
-
-    torch.manual_seed(0)
-    return ChatGLM2ForConditionalGeneration(
-        ChatGLM2Config(
-            padded_vocab_size=40,
-            hidden_size=32,
-            num_layers=2,
-            num_attention_heads=4,
-            multi_query_group_num=2,
-            kv_channels=8,
-            ffn_hidden_size=64,
-            eos_token_id=33,
-            pad_token_id=3,
-            initializer_range=0.5,
-        )
-    ).eval()
-
-
-def build_llama() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=40,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            eos_token_id=33,
-            pad_token_id=3,
-            initializer_range=0.5,
-        )
-    ).eval()
-
-
-def build_sliding() -> Any:
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    torch.manual_seed(0)
-    return Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            vocab_size=40,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            sliding_window=6,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-            eos_token_id=33,
-            pad_token_id=3,
-            initializer_range=0.5,
-        )
-    ).eval()
-
-
 BUILDERS = {
     "chatglm": build_chatglm,
     "chatglm2": build_chatglm2,
@@ -101,16 +20,30 @@ BUILDERS = {
 }
 
 
-def make_prompts(name: str) -> list[list[int]]:
+class ScriptedGuide:
+    """Allows the given sets of tokens one after another."""
+
+    def __init__(self, sets: list[list[int]]) -> None:
+        self.sets = sets
+        self.taken: list[int] = []
+
+    def allowed(self) -> Any:
+        left = self.sets[len(self.taken)] if len(self.taken) < len(self.sets) else []
+        return np.array(left, dtype=np.int64)
+
+    def advance(self, token_id: int) -> None:
+        self.taken.append(token_id)
+
+
+def make_prompts(name: str, lengths: tuple[int, ...] = (3, 9, 1, 6, 14, 2, 5)) -> list[list[int]]:
     generator = torch.Generator().manual_seed(7)
     tail = [31, 32] if name == "chatglm" else []
     return [
-        torch.randint(4, 29, (length,), generator=generator).tolist() + tail
-        for length in (3, 9, 1, 6, 14, 2, 5)
+        torch.randint(4, 29, (length,), generator=generator).tolist() + tail for length in lengths
     ]
 
 
-def stock(model: Any, prompt: list[int], end_token_id: int) -> list[int]:
+def run_stock(model: Any, prompt: list[int], end_token_id: int) -> list[int]:
     output = model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -123,24 +56,52 @@ def stock(model: Any, prompt: list[int], end_token_id: int) -> list[int]:
     return written
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_generate_greedy_writes_what_stock_generate_writes(name: str) -> None:
+def make_options(**changes: Any) -> GenerationOptions:
+    values = {"end_token_id": 33, "pad_token_id": 3, "max_new_tokens": NUM_NEW, "batch_size": 3}
+    return GenerationOptions(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, "batch") for name in BUILDERS]
+    + [(name, "slots") for name in ("chatglm", "chatglm2", "llama")],
+)
+def test_generate_greedy_writes_what_stock_generate_writes(name: str, method: str) -> None:
     model = BUILDERS[name]()
     prompts = make_prompts(name)
-    end = stock(model, prompts[1], end_token_id=39)[4]
-    results = generate_greedy(
-        model, prompts, end_token_id=end, pad_token_id=3, max_new_tokens=NUM_NEW, batch_size=3
-    )
-    expected = [stock(model, prompt, end) for prompt in prompts]
+    end = run_stock(model, prompts[1], end_token_id=39)[4]
+    results = generate_greedy(model, prompts, make_options(end_token_id=end, method=method))
+    expected = [run_stock(model, prompt, end) for prompt in prompts]
     written = [[*r.token_ids, *([end] if r.is_complete else [])] for r in results]
     assert written == expected
     assert len({len(ids) for ids in expected}) > 1, "no row ends early; the test shows nothing"
 
 
-def test_generate_greedy_gives_the_log_probability_of_each_token() -> None:
+def test_generate_greedy_drops_free_slots_when_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[int] = []
+    select = SlotReader.select
+    monkeypatch.setattr(
+        SlotReader, "select", lambda self, slots: (kept.append(len(slots)), select(self, slots))
+    )
+    model = build_llama()
+    prompts = make_prompts("llama", tuple(range(1, 21)))
+    lengths = [2 + 4 * (index % 2) for index in range(20)]
+    results = {}
+    for method in ("batch", "slots"):
+        guides = [ScriptedGuide([list(range(4, 29))] * length) for length in lengths]
+        options = make_options(batch_size=20, method=method)
+        results[method] = generate_greedy(model, prompts, options, guides=guides)
+    assert kept == [10]
+    assert [r.token_ids for r in results["slots"]] == [r.token_ids for r in results["batch"]]
+
+
+@pytest.mark.parametrize("method", ["batch", "slots"])
+def test_generate_greedy_gives_the_log_probability_of_each_token(method: str) -> None:
     model = build_llama()
     prompt = [5, 6, 7]
-    (result,) = generate_greedy(model, [prompt], end_token_id=33, pad_token_id=3, max_new_tokens=4)
+    (result,) = generate_greedy(model, [prompt], make_options(max_new_tokens=4, method=method))
     ids = torch.tensor([[*prompt, *result.token_ids, *([33] if result.is_complete else [])]])
     with torch.no_grad():
         scores = model(ids).logits.log_softmax(-1)[0]
@@ -148,26 +109,61 @@ def test_generate_greedy_gives_the_log_probability_of_each_token() -> None:
     assert result.log_probabilities == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["chatglm", "llama", "gemma3"])
+@pytest.mark.parametrize("method", ["batch", "slots"])
+def test_generate_greedy_reads_forced_tokens_like_chosen_ones(name: str, method: str) -> None:
+    if (name, method) == ("gemma3", "slots"):
+        pytest.skip("a sliding window does not fit slots")
+    model = BUILDERS[name]()
+    prompts = make_prompts(name)
+    free, forced = list(range(4, 29)), [[11], [12], [13]]
+    guides = [ScriptedGuide([free, *forced, free, free]) for _ in prompts]
+    results = generate_greedy(model, prompts, make_options(method=method), guides=guides)
+    for prompt, result in zip(prompts, results, strict=True):
+        written = list(result.token_ids)
+        assert written[1:4] == [11, 12, 13]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *written]])).logits[0, len(prompt) - 1 :]
+        for place in (0, 4, 5):
+            assert written[place] == free[int(logits[place, free].argmax())]
+        assert result.log_probabilities[1:4] == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("method", ["batch", "slots"])
+def test_generate_greedy_ends_a_row_whose_guide_allows_nothing(method: str) -> None:
+    guides = [ScriptedGuide([[5, 6]]), ScriptedGuide([])]
+    results = generate_greedy(build_llama(), [[5], [6]], make_options(method=method), guides=guides)
+    assert [(len(r.token_ids), r.is_complete) for r in results] == [(1, True), (0, True)]
+
+
+def test_generate_greedy_tells_tokens_as_they_come() -> None:
+    heard: list[tuple[int, int]] = []
+    results = generate_greedy(
+        build_llama(),
+        [[5], [6, 7]],
+        make_options(max_new_tokens=5, end_token_id=99),
+        on_token=lambda index, token, score: heard.append((index, token)),
+    )
+    for index, result in enumerate(results):
+        assert [token for row, token in heard if row == index] == list(result.token_ids)
+
+
 def test_generate_greedy_restores_training_mode() -> None:
     model = build_llama().train()
-    generate_greedy(model, [[5]], end_token_id=33, pad_token_id=3, max_new_tokens=2)
+    generate_greedy(model, [[5]], make_options(max_new_tokens=2))
     assert model.training
 
 
 def test_generate_greedy_refuses_an_empty_prompt() -> None:
     with pytest.raises(ConfigError, match="number 1 is empty"):
-        generate_greedy(build_llama(), [[5], []], end_token_id=33, pad_token_id=3, max_new_tokens=2)
+        generate_greedy(build_llama(), [[5], []], make_options())
 
 
-def test_generate_greedy_refuses_a_batch_size_of_zero() -> None:
-    with pytest.raises(ConfigError, match="0, 2; need at least 1"):
-        generate_greedy(
-            build_llama(), [[5]], end_token_id=33, pad_token_id=3, max_new_tokens=2, batch_size=0
-        )
+def test_generate_greedy_refuses_slots_for_a_sliding_window() -> None:
+    with pytest.raises(ConfigError, match="'slots' does not fit Gemma3ForCausalLM"):
+        generate_greedy(build_sliding(), [[5]], make_options(method="slots"))
 
 
-def test_choose_tokens_renormalises_over_the_allowed_ones() -> None:
-    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.3, 0.2]]))
-    tokens, scores = choose_tokens(logits, [[1, 2], []])
-    assert tokens == [1, -1]
-    assert torch.tensor(scores).exp().tolist() == pytest.approx([2 / 3, 1.0])
+def test_generation_options_refuse_a_batch_size_of_zero() -> None:
+    with pytest.raises(ConfigError, match="0, 12; need at least 1"):
+        make_options(batch_size=0)

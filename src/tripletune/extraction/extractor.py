@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tripletune.data.linearize import parse_free
 from tripletune.data.prompts import encode_prompt, find_end_token_id, render_query
-from tripletune.errors import AdapterError, ConfigError
-from tripletune.extraction.generate import Generated, generate_greedy
-from tripletune.extraction.grounding import ground_pair
+from tripletune.data.relation_schema import Relation, RelationSchema
+from tripletune.errors import ConfigError, DataError, ModelError
+from tripletune.extraction.batch_reader import evaluation
+from tripletune.extraction.calibration import Calibrator, load_calibrator
+from tripletune.extraction.constraint import Constraint
+from tripletune.extraction.generate import (
+    Generated,
+    GenerationMethod,
+    GenerationOptions,
+    generate_greedy,
+)
+from tripletune.extraction.guide import TripletGuide
+from tripletune.extraction.reading import read_constrained, read_free
+from tripletune.extraction.vocabulary import Vocabulary, build_vocabulary
+from tripletune.extraction.windows import Window, iter_windows, merge_windows
 from tripletune.schema import Example, Extraction, Triplet
 
 __all__ = ["Extractor"]
 
 _BATCHES_AHEAD = 8
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class Extractor:
@@ -27,14 +40,27 @@ class Extractor:
     Args:
         model: A causal language model, with or without adapter.
         tokenizer: Its tokenizer.
-        relations: Names of the relations there are.
-        max_new_tokens: Longest answer, end token included.
-        batch_size: Texts computed together.
-        constrained: Whether the model can write nothing but triplets of the text.
+        relations: The relations there are: names, or a schema. Needed when `constrained`.
+        max_new_tokens: Longest answer about a window, end token included.
+        batch_size: Windows computed together.
+        constrained: Whether the model can write nothing but triplets whose items stand in the
+            text and whose relation is one of `relations`. Without, output is read tolerantly.
         relations_in_prompt: Whether the prompt lists the relations, for models trained so.
+        max_triplets: Most triplets in a window, when constrained.
+        window_chars: Longest text that is read at once; a longer one is read in windows.
+        overlap_chars: Most characters that a window repeats of the one before.
+        min_confidence: Triplets below are left out; those without confidence are kept.
+        calibrator: Corrects confidence, as fitted on validation data.
+        method: How to generate; see `GenerationOptions`.
+        use_cuda_graphs: Likewise.
 
     Raises:
-        ConfigError: a limit is below 1.
+        ConfigError: a limit is below 1, or there are no relations to hold the model to.
+        ModelError: the tokenizer's tokens cannot be read, which a constraint needs.
+
+    Example:
+        >>> extractor = Extractor.from_pretrained("output/adapter")  # doctest: +SKIP
+        >>> extractor.extract(["苹果公司总部位于库比蒂诺。"])[0].triplets  # doctest: +SKIP
     """
 
     def __init__(
@@ -42,24 +68,44 @@ class Extractor:
         model: Any,
         tokenizer: Any,
         *,
-        relations: Sequence[str] | None = None,
+        relations: Sequence[str] | RelationSchema | None = None,
         max_new_tokens: int = 256,
         batch_size: int = 16,
         constrained: bool = False,
         relations_in_prompt: bool = False,
+        max_triplets: int = 64,
+        window_chars: int = 320,
+        overlap_chars: int = 96,
+        min_confidence: float | None = None,
+        calibrator: Calibrator | None = None,
+        method: GenerationMethod = "auto",
+        use_cuda_graphs: bool = False,
     ) -> None:
-        if constrained:
-            raise ConfigError("constrained: True is not accepted here; use constrained=False")
-        if batch_size < 1 or max_new_tokens < 1:
-            raise ConfigError(
-                f"batch_size, max_new_tokens: {batch_size!r}, {max_new_tokens!r}; need at least 1"
-            )
+        if max_triplets < 1:
+            raise ConfigError(f"max_triplets: {max_triplets!r} is too few; need at least 1")
+        end_token_id = find_end_token_id(tokenizer)
+        pad_token_id = tokenizer.pad_token_id
+        self.options = GenerationOptions(
+            end_token_id=end_token_id,
+            pad_token_id=end_token_id if pad_token_id is None else pad_token_id,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            method=method,
+            use_cuda_graphs=use_cuda_graphs,
+        )
         self.model = model
         self.tokenizer = tokenizer
-        self.relations = None if relations is None else tuple(relations)
-        self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
+        self.schema = read_schema(relations)
+        self.constrained = constrained
         self.relations_in_prompt = relations_in_prompt
+        self.max_triplets = max_triplets
+        self.window_chars = window_chars
+        self.overlap_chars = overlap_chars
+        self.min_confidence = min_confidence
+        self.calibrator = calibrator
+        self._constraint: tuple[RelationSchema, Constraint] | None = None
+        if constrained:
+            self._find_constraint(self.schema)
 
     @classmethod
     def from_pretrained(
@@ -67,95 +113,196 @@ class Extractor:
         adapter_dir: str | Path,
         *,
         base_model: str | None = None,
-        quantize: bool = False,
+        quantize: bool | None = None,
         device: Any = None,
         dtype: Any = None,
+        relations: Sequence[str] | RelationSchema | None = None,
+        constrained: bool | None = None,
         **options: Any,
     ) -> Extractor:
         """The extractor of a trained adapter folder.
 
+        Its `schema.json` and `calibration.json` are used where they exist.
+
         Args:
             adapter_dir: What training wrote.
             base_model: Name or folder of the base model; None takes the one it was trained on.
-            quantize: Whether to hold the base model in NF4.
+            quantize: Whether to hold the base model in NF4. None does so on a GPU whose memory
+                does not hold it in 16 bits.
             device: As `load_model_and_tokenizer`.
             dtype: Likewise.
+            relations: None takes those of `schema.json`.
+            constrained: None constrains when relations are known.
             **options: As the constructor.
 
         Raises:
             AdapterError: the folder holds no adapter.
             ModelError: the base model cannot be loaded.
         """
-        from peft import PeftModel
+        from tripletune.extraction.loading import load_adapter
 
-        from tripletune.models.loading import load_model_and_tokenizer
-
-        path = Path(adapter_dir) / "adapter_config.json"
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise AdapterError(
-                f"adapter: folder {str(adapter_dir)!r} has no readable adapter_config.json "
-                f"({error}); give the output folder of a training run"
-            ) from error
-        name = base_model or config["base_model_name_or_path"]
-        model, tokenizer = load_model_and_tokenizer(
-            name, quantize=quantize, device=device, dtype=dtype
+        loaded = load_adapter(
+            adapter_dir, base_model=base_model, quantize=quantize, device=device, dtype=dtype
         )
-        model = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
-        return cls(model, tokenizer, **options)
+        options.setdefault("calibrator", load_calibrator(adapter_dir))
+        relations = loaded.schema if relations is None else relations
+        constrained = relations is not None if constrained is None else constrained
+        return cls(
+            loaded.model, loaded.tokenizer, relations=relations, constrained=constrained, **options
+        )
 
-    def extract(self, texts: Sequence[str]) -> list[Extraction]:
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the tokenizer's tokens write.
+
+        Raises:
+            ModelError: they cannot be read.
+        """
+        return build_vocabulary(self.tokenizer)
+
+    def extract(
+        self, texts: Sequence[str], *, schema: Sequence[str] | RelationSchema | None = None
+    ) -> list[Extraction]:
         """The triplets of each text, in the order of the texts.
 
         A text that is empty or blank has no triplets and says so in `problems`.
-        """
-        readable = [index for index, text in enumerate(texts) if text.strip()]
-        results = [Extraction(text, problems=("the text is empty or blank",)) for text in texts]
-        outputs = self._generate([texts[index] for index in readable])
-        for index, generated in zip(readable, outputs, strict=True):
-            results[index] = self._read(texts[index], generated)
-        return results
 
-    def iter_extract(self, examples: Iterable[Example | str]) -> Iterator[Extraction]:
+        Args:
+            texts: Of any length.
+            schema: The relations to use this time instead of the extractor's own.
+
+        Raises:
+            DataError: a text is not a string.
+        """
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise DataError(f"texts: number {index} is {text!r}, not a string")
+        chosen = self.schema if schema is None else read_schema(schema)
+        windows = [
+            (index, window) for index in range(len(texts)) for window in self._cut(texts[index])
+        ]
+        found = self._extract_windows([window.text for _, window in windows], chosen)
+        parts: list[list[tuple[Window, Extraction]]] = [[] for _ in texts]
+        for (index, window), extraction in zip(windows, found, strict=True):
+            parts[index].append((window, extraction))
+        return [self._finish(text, part) for text, part in zip(texts, parts, strict=True)]
+
+    def iter_extract(
+        self,
+        examples: Iterable[Example | str],
+        *,
+        schema: Sequence[str] | RelationSchema | None = None,
+    ) -> Iterator[Extraction]:
         """The extraction of each example or text, in order, reading a few batches ahead.
 
         Gold triplets of examples are not looked at; their ids are kept.
         """
         source = iter(examples)
-        while chunk := list(islice(source, self.batch_size * _BATCHES_AHEAD)):
-            found = self.extract([e if isinstance(e, str) else e.text for e in chunk])
+        while chunk := list(islice(source, self.options.batch_size * _BATCHES_AHEAD)):
+            texts = [example if isinstance(example, str) else example.text for example in chunk]
+            found = self.extract(texts, schema=schema)
             for example, extraction in zip(chunk, found, strict=True):
                 identifier = None if isinstance(example, str) else example.id
                 yield replace(extraction, id=identifier)
 
-    def _generate(self, texts: Sequence[str]) -> list[Generated]:
-        relations = self.relations if self.relations_in_prompt else None
-        prompts = [
-            encode_prompt(self.tokenizer, render_query(text, relations=relations)) for text in texts
+    async def stream(
+        self, texts: Sequence[str], *, schema: Sequence[str] | RelationSchema | None = None
+    ) -> AsyncIterator[tuple[int, Triplet]]:
+        """(index of the text, triplet) as each triplet is written, the model in a thread.
+
+        Each triplet of a text comes once. Leaving the loop early ends the generation.
+
+        Raises:
+            ConfigError: the extractor is not constrained.
+        """
+        from tripletune.extraction.streaming import stream_triplets
+
+        async for pair in stream_triplets(self, texts, schema=schema):
+            yield pair
+
+    def find_constraint(self, schema: RelationSchema | None = None) -> Constraint:
+        """The constraint of a schema, by default the extractor's own; the last one is kept.
+
+        Raises:
+            ConfigError: there are no relations.
+        """
+        return self._find_constraint(self.schema if schema is None else schema)
+
+    def encode(self, text: str, schema: RelationSchema | None) -> list[int]:
+        """Token ids of the prompt for a text; lone surrogates are read as U+FFFD."""
+        text = _SURROGATE.sub("\ufffd", text)
+        names = None
+        if self.relations_in_prompt and schema is not None:
+            names = [relation.name for relation in schema]
+        return encode_prompt(self.tokenizer, render_query(text, relations=names))
+
+    def adjust(self, triplet: Triplet) -> Triplet | None:
+        """The triplet with calibrated confidence, or None when that is too low."""
+        confidence = triplet.confidence
+        if confidence is None:
+            return triplet
+        if self.calibrator is not None:
+            confidence = self.calibrator.apply(confidence)
+        if self.min_confidence is not None and confidence < self.min_confidence:
+            return None
+        return replace(triplet, confidence=round(confidence, 6))
+
+    def _extract_windows(
+        self, texts: Sequence[str], schema: RelationSchema | None
+    ) -> list[Extraction]:
+        prompts = [self.encode(text, schema) for text in texts]
+        if not self.constrained:
+            with evaluation(self.model):
+                outputs = generate_greedy(self.model, prompts, self.options)
+            return [
+                self._read_free(text, output) for text, output in zip(texts, outputs, strict=True)
+            ]
+        constraint = self._find_constraint(schema)
+        guides = [self.build_guide(text, constraint) for text in texts]
+        with evaluation(self.model):
+            outputs = generate_greedy(self.model, prompts, self.options, guides=guides)
+        return [
+            read_constrained(text, output, guide, constraint)
+            for text, output, guide in zip(texts, outputs, guides, strict=True)
         ]
-        end_token_id = find_end_token_id(self.tokenizer)
-        pad_token_id = self.tokenizer.pad_token_id
-        return generate_greedy(
-            self.model,
-            prompts,
-            end_token_id=end_token_id,
-            pad_token_id=end_token_id if pad_token_id is None else pad_token_id,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
+
+    def build_guide(self, text: str, constraint: Constraint) -> TripletGuide:
+        """A guide for one output about a text, with this extractor's limits."""
+        return constraint.build_guide(
+            text, max_triplets=self.max_triplets, max_tokens=self.options.max_new_tokens
         )
 
-    def _read(self, text: str, generated: Generated) -> Extraction:
-        output = self._decode(generated.token_ids)
-        parsed = parse_free(output)
-        triplets, problems = list(parsed.triplets), list(parsed.problems)
-        if not generated.is_complete:
-            problems.append(f"the output did not end within {self.max_new_tokens} tokens")
-        grounded = []
-        for triplet in triplets:
-            spans = ground_pair(text, triplet.subject, triplet.object)
-            grounded.append(_place(triplet, *spans))
-        return Extraction(text, tuple(grounded), output=output, problems=tuple(problems))
+    def _find_constraint(self, schema: RelationSchema | None) -> Constraint:
+        if schema is None:
+            raise ConfigError(
+                "relations: None, but a constraint needs them; give names or a schema, or use "
+                "constrained=False (--free)"
+            )
+        if self._constraint is None or self._constraint[0] != schema:
+            self._constraint = (schema, Constraint(self.vocabulary, schema))
+        return self._constraint[1]
+
+    def _cut(self, text: str) -> Iterator[Window]:
+        windows = iter_windows(
+            text, max_chars=self.window_chars, max_overlap_chars=self.overlap_chars
+        )
+        return (window for window in windows if window.text.strip())
+
+    def _finish(self, text: str, parts: list[tuple[Window, Extraction]]) -> Extraction:
+        if not parts:
+            return Extraction(text, problems=("the text is empty or blank",))
+        whole = len(parts) == 1 and len(parts[0][0].text) == len(text)
+        extraction = parts[0][1] if whole else merge_windows(text, parts)
+        adjusted = [self.adjust(triplet) for triplet in extraction.triplets]
+        kept = tuple(triplet for triplet in adjusted if triplet is not None)
+        return replace(extraction, triplets=kept)
+
+    def _read_free(self, text: str, generated: Generated) -> Extraction:
+        try:
+            vocabulary = self.vocabulary
+        except ModelError:
+            vocabulary = None
+        return read_free(text, self._decode(generated.token_ids), generated, vocabulary)
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         if hasattr(self.tokenizer, "decode_text"):
@@ -167,5 +314,9 @@ class Extractor:
         )
 
 
-def _place(triplet: Triplet, subject_span: Any, object_span: Any) -> Triplet:
-    return replace(triplet, subject_span=subject_span, object_span=object_span)
+def read_schema(relations: Sequence[str] | RelationSchema | None) -> RelationSchema | None:
+    if relations is None or isinstance(relations, RelationSchema):
+        return relations
+    if isinstance(relations, str):
+        raise ConfigError(f"relations: {relations!r} is one string; give a list of names")
+    return RelationSchema(tuple(Relation(name) for name in dict.fromkeys(relations)))

@@ -1,30 +1,42 @@
-"""Greedy generation in batches, over token ids; it knows nothing about text.
+"""Greedy generation for many prompts, over token ids; it knows nothing about text.
 
-Prompts are padded on the left and read once. Then every row writes a token a step, over a cache
-of keys and values, and leaves the batch as soon as it is finished:
+Two ways, with the same result:
 
-```
-step      0  1  2  3  4
-row 0     a  a  a  E          E is the end token; from step 4 on two rows are computed
-row 1     b  b  b  b  b ...
-row 2     c  c  c  c  E
-```
+- `batch`: prompts of similar length are read together; rows that are finished leave the batch,
+  and tokens that a guide leaves no choice about are read several at a time. Any causal model.
+- `slots`: a finished row's place is taken by the next prompt at once (`SlotReader`), and guides
+  work while the model does. For many prompts.
 """
 
 from __future__ import annotations
 
-import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from tripletune.errors import ConfigError
+from tripletune.extraction.batch_reader import BatchReader, evaluation
+from tripletune.extraction.choice import Choice, choose_tokens
+from tripletune.extraction.slot_reader import SlotReader, supports_slots
+from tripletune.extraction.states import TokenArray
 
-__all__ = ["Generated", "TokenGuide", "choose_tokens", "generate_greedy", "iter_greedy"]
+__all__ = [
+    "Generated",
+    "GenerationMethod",
+    "GenerationOptions",
+    "TokenGuide",
+    "generate_greedy",
+    "iter_greedy",
+]
+
+_PROMPT_TOKENS_AT_ONCE = 16384
+_SMALLEST_TAIL = 8
+
+GenerationMethod = Literal["auto", "batch", "slots"]
+OnToken = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +55,42 @@ class Generated:
     is_complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How to generate.
+
+    Attributes:
+        end_token_id: The token that ends an answer.
+        pad_token_id: What to pad with.
+        max_new_tokens: Longest answer, end token included.
+        batch_size: Rows computed together.
+        method: See the module's text; `auto` takes slots on a GPU, for models that can be fed so,
+            when there are more prompts than one batch holds or guides.
+        use_cuda_graphs: Whether slots replay a recorded step.
+
+    Raises:
+        ConfigError: a limit is below 1.
+    """
+
+    end_token_id: int
+    pad_token_id: int
+    max_new_tokens: int = 256
+    batch_size: int = 16
+    method: GenerationMethod = "auto"
+    use_cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.max_new_tokens < 1:
+            raise ConfigError(
+                f"batch_size, max_new_tokens: {self.batch_size!r}, {self.max_new_tokens!r}; need "
+                "at least 1"
+            )
+
+
 class TokenGuide(Protocol):
     """Says, token by token, what a row may write."""
 
-    def allowed(self) -> Sequence[int]:
+    def allowed(self) -> TokenArray:
         """The ids that may come next; none ends the row."""
         ...
 
@@ -57,213 +101,240 @@ class TokenGuide(Protocol):
 
 @dataclass(slots=True)
 class _Row:
+    """One prompt's answer so far."""
+
     index: int
+    guide: TokenGuide | None
+    options: GenerationOptions
+    on_token: OnToken | None
     token_ids: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
+    num_read: int = 0
+
+    def take(self, token: int, score: float) -> Generated | None:
+        """Notes a token (-1: none); the answer when it is finished by it."""
+        if token < 0:
+            return self.finish(is_complete=True)
+        self.log_probabilities.append(score)
+        is_end = token == self.options.end_token_id
+        if not is_end:
+            self.token_ids.append(token)
+            if self.guide is not None:
+                self.guide.advance(token)
+        if self.on_token is not None:
+            self.on_token(self.index, token, score)
+        if is_end:
+            return self.finish(is_complete=True)
+        if len(self.token_ids) == self.options.max_new_tokens:
+            return self.finish(is_complete=False)
+        return None
+
+    def take_forced(self) -> Generated | None:
+        """Notes the tokens that the guide leaves no choice about."""
+        while self.guide is not None:
+            allowed = self.guide.allowed()
+            if len(allowed) > 1:
+                return None
+            finished = self.take(int(allowed[0]) if len(allowed) else -1, 0.0)
+            if finished is not None:
+                return finished
+        return None
+
+    def finish(self, *, is_complete: bool) -> Generated:
+        """The answer as it stands."""
+        return Generated(tuple(self.token_ids), tuple(self.log_probabilities), is_complete)
 
 
 def generate_greedy(
     model: Any,
     prompts: Sequence[Sequence[int]],
+    options: GenerationOptions,
     *,
-    end_token_id: int,
-    pad_token_id: int,
-    max_new_tokens: int,
-    batch_size: int = 16,
     guides: Sequence[TokenGuide] | None = None,
-    on_token: Callable[[int, int, float], None] | None = None,
+    on_token: OnToken | None = None,
 ) -> list[Generated]:
     """What the model writes after each prompt, in the order of the prompts.
 
     Args:
         model: A causal language model of `transformers` or this package, on any device.
         prompts: Token ids of each prompt, at least one each.
-        end_token_id: The token that ends an answer.
-        pad_token_id: What to pad with.
-        max_new_tokens: Longest answer, end token included.
-        batch_size: Rows computed together.
+        options: How to generate.
         guides: One for each prompt; None allows every token.
         on_token: Called with the prompt's index, the token and its log-probability as they come,
-            the end token included.
+            the end token included, when the guide has taken note of it.
 
     Raises:
-        ConfigError: a prompt is empty or a limit below 1.
+        ConfigError: a prompt is empty, or `slots` is asked for with a model that has a sliding
+            window or takes no positions.
     """
-    results: list[Generated | None] = [None] * len(prompts)
-    for index, generated in iter_greedy(
-        model,
-        prompts,
-        end_token_id=end_token_id,
-        pad_token_id=pad_token_id,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        guides=guides,
-        on_token=on_token,
-    ):
-        results[index] = generated
-    return [generated for generated in results if generated is not None]
+    results: dict[int, Generated] = dict(
+        iter_greedy(model, prompts, options, guides=guides, on_token=on_token)
+    )
+    return [results[index] for index in range(len(prompts))]
 
 
 def iter_greedy(
     model: Any,
     prompts: Sequence[Sequence[int]],
+    options: GenerationOptions,
     *,
-    end_token_id: int,
-    pad_token_id: int,
-    max_new_tokens: int,
-    batch_size: int = 16,
     guides: Sequence[TokenGuide] | None = None,
-    on_token: Callable[[int, int, float], None] | None = None,
+    on_token: OnToken | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """As `generate_greedy`, giving (index of the prompt, answer) as each is finished."""
-    if batch_size < 1 or max_new_tokens < 1:
-        raise ConfigError(
-            f"batch_size, max_new_tokens: {batch_size!r}, {max_new_tokens!r}; need at least 1"
-        )
     if not all(prompts):
         raise ConfigError(f"prompts: number {[bool(p) for p in prompts].index(False)} is empty")
-    by_length = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    for first in range(0, len(by_length), batch_size):
-        rows = [_Row(index) for index in by_length[first : first + batch_size]]
-        with _evaluation(model), torch.inference_mode():
-            batch = _Batch(model, [prompts[row.index] for row in rows], pad_token_id)
-            logits = batch.read_prompts()
-        for step in range(max_new_tokens):
-            with torch.inference_mode():
-                allowed = None if guides is None else [guides[r.index].allowed() for r in rows]
-                tokens, scores = choose_tokens(logits, allowed)
+    can_use_slots = supports_slots(model)
+    if options.method == "slots" and not can_use_slots:
+        raise ConfigError(
+            f"method: 'slots' does not fit {type(model).__name__}, whose attention is not by mask "
+            "alone; use 'batch' or 'auto'"
+        )
+    rows = [
+        _Row(index, guides[index] if guides is not None else None, options, on_token)
+        for index in range(len(prompts))
+    ]
+    rows.sort(key=lambda row: -len(prompts[row.index]))
+    use_slots = options.method == "slots" or (
+        options.method == "auto"
+        and can_use_slots
+        and model.device.type == "cuda"
+        and len(prompts) > 1
+    )
+    generate = _generate_in_slots if use_slots else _generate_in_batches
+    yield from generate(model, prompts, rows, options)
+
+
+def _generate_in_batches(
+    model: Any, prompts: Sequence[Sequence[int]], rows: list[_Row], options: GenerationOptions
+) -> Iterator[tuple[int, Generated]]:
+    for first in range(0, len(rows), options.batch_size):
+        active = rows[first : first + options.batch_size]
+        with evaluation(model):
+            reader = BatchReader(
+                model, [prompts[row.index] for row in active], options.pad_token_id
+            )
+            logits = reader.read_prompts()
+        while True:
+            with evaluation(model):
+                choices = _choose_where_read(logits, active)
             kept: list[int] = []
-            for position, row in enumerate(rows):
-                token, score = tokens[position], scores[position]
-                if token < 0:
-                    yield (
-                        row.index,
-                        Generated(tuple(row.token_ids), tuple(row.log_probabilities), True),
-                    )
-                    continue
-                row.log_probabilities.append(score)
-                if on_token is not None:
-                    on_token(row.index, token, score)
-                if token != end_token_id:
-                    row.token_ids.append(token)
-                    if guides is not None:
-                        guides[row.index].advance(token)
-                if token == end_token_id or step + 1 == max_new_tokens:
-                    yield (
-                        row.index,
-                        Generated(
-                            tuple(row.token_ids),
-                            tuple(row.log_probabilities),
-                            token == end_token_id,
-                        ),
-                    )
+            for place, row in enumerate(active):
+                finished = row.take(*choices[place]) if place in choices else None
+                if finished is None and place in choices:
+                    finished = row.take_forced()
+                if finished is None:
+                    kept.append(place)
                 else:
-                    kept.append(position)
+                    yield row.index, finished
             if not kept:
                 break
-            with _evaluation(model), torch.inference_mode():
-                if len(kept) < len(rows):
-                    batch.keep(kept)
-                    rows = [rows[position] for position in kept]
-                logits = batch.read_tokens([row.token_ids[-1] for row in rows])
+            with evaluation(model):
+                if len(kept) < len(active):
+                    reader.keep(kept)
+                    active = [active[place] for place in kept]
+                logits = reader.read_tokens(_take_unread(active, reader))
 
 
-def choose_tokens(
-    logits: Tensor, allowed: Sequence[Sequence[int]] | None
-) -> tuple[list[int], list[float]]:
-    """The likeliest allowed token of each row and its log-probability among the allowed ones.
+def _choose_where_read(logits: Tensor, rows: Sequence[_Row]) -> dict[int, tuple[int, float]]:
+    """The choice of each row whose tokens have all been read, by its place in the batch."""
+    ready = [place for place, row in enumerate(rows) if row.num_read == len(row.token_ids)]
+    if not ready:
+        return {}
+    choice = _choose(logits[ready], [rows[place] for place in ready])
+    return dict(zip(ready, zip(*choice.read(), strict=True), strict=True))
 
-    Args:
-        logits: (B, V).
-        allowed: Ids for each row; -1 comes back for a row with none. None: every token.
+
+def _take_unread(rows: Sequence[_Row], reader: BatchReader) -> list[list[int]]:
+    width = reader.choose_width(len(rows))
+    unread = [row.token_ids[row.num_read : row.num_read + width] for row in rows]
+    for row, tokens in zip(rows, unread, strict=True):
+        row.num_read += len(tokens)
+    return unread
+
+
+def _generate_in_slots(
+    model: Any, prompts: Sequence[Sequence[int]], rows: list[_Row], options: GenerationOptions
+) -> Iterator[tuple[int, Generated]]:
+    """One step behind: the device reads the newest tokens while guides take note of them.
+
+    A row that turns out to be finished has its last step thrown away.
     """
-    if allowed is None:
-        scores, tokens = logits.float().log_softmax(dim=-1).max(dim=-1)
-        return tokens.tolist(), scores.tolist()
-    widest = max(map(len, allowed))
-    if widest == 0:
-        return [-1] * len(allowed), [0.0] * len(allowed)
-    padded = torch.tensor([[*ids, *[-1] * (widest - len(ids))] for ids in allowed])
-    padded = padded.to(logits.device, non_blocking=True)  # (B, A)
-    chosen = logits.gather(1, padded.clamp(min=0)).float()
-    chosen = chosen.masked_fill(padded < 0, -torch.inf)
-    scores, places = chosen.log_softmax(dim=-1).max(dim=-1)
-    tokens = padded.gather(1, places[:, None])[:, 0]
-    return tokens.tolist(), scores.nan_to_num(0.0).tolist()
+    waiting = deque(rows)
+    longest = max(len(prompt) for prompt in prompts)
+    reader = SlotReader(
+        model,
+        num_slots=min(options.batch_size, len(rows)),
+        num_places=longest + options.max_new_tokens,
+        pad_token_id=options.pad_token_id,
+        use_cuda_graphs=options.use_cuda_graphs,
+    )
+    active: dict[int, _Row] = {}
+    unsettled: list[tuple[list[int], Choice]] = []
+    while waiting or active:
+        with evaluation(model):
+            if not waiting:
+                active = _shrink(reader, active, unsettled)
+            unsettled += _admit(reader, waiting, active, prompts)
+            logits = reader.step()
+        finished = [pair for slots, choice in unsettled for pair in _settle(slots, choice, active)]
+        unsettled = []
+        yield from finished
+        if active:
+            with evaluation(model):
+                slots = list(active)
+                choice = _choose(logits[slots], list(active.values()))
+                reader.set_tokens(slots, choice.tokens)
+            unsettled.append((slots, choice))
 
 
-class _Batch:
-    """The rows being computed: their cache, mask and newest positions."""
-
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_token_id: int) -> None:
-        from tripletune.models.loading import find_position_scheme
-
-        self.model = model
-        device = model.device
-        longest = max(map(len, prompts))
-        self.input_ids = torch.tensor(
-            [[pad_token_id] * (longest - len(ids)) + list(ids) for ids in prompts], device=device
-        )  # (B, S)
-        lengths = torch.tensor([len(ids) for ids in prompts], device=device)
-        place = torch.arange(longest, device=device)
-        self.mask = (place >= longest - lengths[:, None]).long()  # (B, K)
-        self.two_rows = find_position_scheme(model) == "two_rows"
-        if self.two_rows:
-            from tripletune.models.chatglm import build_position_ids
-
-            self.positions = build_position_ids(
-                self.input_ids, model.config, attention_mask=self.mask
-            )  # (B, 2, S)
-            self.step = torch.tensor([[0], [1]], device=device)
-        else:
-            self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)  # (B, S)
-            self.step = torch.ones((), dtype=torch.long, device=device)
-        self.accepted = _accepted_arguments(model)
-        self.cache: Any = None
-
-    def read_prompts(self) -> Tensor:
-        """Logits (B, V) of the first new token."""
-        return self._forward(self.input_ids)
-
-    def read_tokens(self, tokens: Sequence[int]) -> Tensor:
-        """Logits (B, V) of the token after the given ones."""
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        self.positions = self.positions[..., -1:] + self.step
-        return self._forward(torch.tensor(tokens, device=self.mask.device)[:, None])
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drops every row but these."""
-        index = torch.tensor(rows, device=self.mask.device)
-        self.mask = self.mask[index]
-        self.positions = self.positions[index]
-        self.cache.batch_select_indices(index)
-
-    def _forward(self, input_ids: Tensor) -> Tensor:
-        arguments = {"position_ids": self.positions, "logits_to_keep": 1}
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **{name: value for name, value in arguments.items() if name in self.accepted},
-        )
-        self.cache = outputs.past_key_values
-        logits: Tensor = outputs.logits[:, -1]
-        return logits
+def _admit(
+    reader: SlotReader,
+    waiting: deque[_Row],
+    active: dict[int, _Row],
+    prompts: Sequence[Sequence[int]],
+) -> list[tuple[list[int], Choice]]:
+    """Fills free slots when enough are free for reading prompts together to pay."""
+    free = [slot for slot in range(reader.num_slots) if slot not in active]
+    if active and len(free) < min(len(waiting), max(1, reader.num_slots // 8)):
+        return []
+    choices = []
+    while free and waiting:
+        longest = len(prompts[waiting[0].index])
+        count = min(len(free), len(waiting), max(1, _PROMPT_TOKENS_AT_ONCE // longest))
+        slots, free = free[:count], free[count:]
+        rows = [waiting.popleft() for _ in range(count)]
+        logits = reader.read_prompts(slots, [prompts[row.index] for row in rows])
+        choice = _choose(logits, rows)
+        reader.set_tokens(slots, choice.tokens)
+        active.update(zip(slots, rows, strict=True))
+        choices.append((slots, choice))
+    return choices
 
 
-def _accepted_arguments(model: Any) -> frozenset[str]:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return frozenset(inspect.signature(base.forward).parameters)
+def _settle(
+    slots: list[int], choice: Choice, active: dict[int, _Row]
+) -> Iterator[tuple[int, Generated]]:
+    for slot, token, score in zip(slots, *choice.read(), strict=True):
+        finished = active[slot].take(token, score)
+        if finished is not None:
+            yield active.pop(slot).index, finished
 
 
-@contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
+def _shrink(
+    reader: SlotReader, active: dict[int, _Row], unsettled: list[tuple[list[int], Choice]]
+) -> dict[int, _Row]:
+    """Drops free slots at the end, when nothing waits for them and half are free."""
+    if not active or len(active) < _SMALLEST_TAIL or 2 * len(active) > reader.num_slots:
+        return active
+    number = {slot: place for place, slot in enumerate(active)}
+    reader.select(list(active))
+    for slots, _ in unsettled:
+        slots[:] = [number[slot] for slot in slots]
+    return {number[slot]: row for slot, row in active.items()}
+
+
+def _choose(logits: Tensor, rows: Sequence[_Row]) -> Choice:
+    if not rows or rows[0].guide is None:
+        return choose_tokens(logits, None)
+    return choose_tokens(logits, [row.guide.allowed() for row in rows if row.guide is not None])

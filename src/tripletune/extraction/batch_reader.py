@@ -1,0 +1,123 @@
+"""Feeds a model: prompts as a padded batch, then each row's further tokens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["BatchReader", "accepted_arguments", "evaluation"]
+
+_FREE_TOKENS = 64
+"""Tokens that a step computes in about the time of one: reading the weights takes longer."""
+
+
+class BatchReader:
+    """Rows padded on the left, over a cache that grows with every step.
+
+    A step may feed several tokens of a row at once. Shorter rows are padded on the left of the
+    step; what padding writes into the cache is masked for ever:
+
+    ```
+    prompt           step     step
+    . . a a a a      a        . a
+    b b b b b b      b        b b
+    ```
+
+    Args:
+        model: A causal language model.
+        prompts: Token ids of each row.
+        pad_token_id: What to pad with.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_token_id: int) -> None:
+        from tripletune.models.loading import find_position_scheme
+
+        self._model = model
+        self._device = model.device
+        self._pad_token_id = pad_token_id
+        self._arguments = accepted_arguments(model)
+        self._input_ids, self.mask = self._pad(prompts)  # (B, S), (B, K)
+        self._two_rows = find_position_scheme(model) == "two_rows"
+        if self._two_rows:
+            from tripletune.models.chatglm import build_position_ids
+
+            self.positions = build_position_ids(
+                self._input_ids, model.config, attention_mask=self.mask
+            )  # (B, 2, S)
+        else:
+            self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)  # (B, S)
+        self.cache: Any = None
+
+    def read_prompts(self) -> Tensor:
+        """Logits (B, V) of the first new token of each row."""
+        return self._forward(self._input_ids)
+
+    def choose_width(self, num_rows: int) -> int:
+        """How many tokens of a row a step may feed at no cost."""
+        return max(1, _FREE_TOKENS // num_rows)
+
+    def read_tokens(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Logits (B, V) of the token after the given ones.
+
+        Args:
+            tokens: The next tokens of each row, at least one.
+        """
+        input_ids, is_real = self._pad(tokens)  # (B, S)
+        self.mask = torch.cat([self.mask, is_real], dim=1)
+        ahead = is_real.cumsum(dim=-1)  # (B, S), 0 at padding
+        newest = self.positions[..., -1:]
+        if self._two_rows:
+            ahead = torch.stack([torch.zeros_like(ahead), ahead], dim=1)  # (B, 2, S)
+        self.positions = newest + ahead
+        return self._forward(input_ids)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops every row but these."""
+        index = torch.tensor(rows, device=self._device)
+        self.mask = self.mask[index]
+        self.positions = self.positions[index]
+        self.cache.batch_select_indices(index)
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        longest = max(map(len, rows))
+        ids = [[self._pad_token_id] * (longest - len(row)) + list(row) for row in rows]
+        real = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        return torch.tensor(ids, device=self._device), torch.tensor(real, device=self._device)
+
+    def _forward(self, input_ids: Tensor) -> Tensor:
+        optional = {"position_ids": self.positions, "logits_to_keep": 1}
+        outputs = self._model(
+            input_ids=input_ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **{name: value for name, value in optional.items() if name in self._arguments},
+        )
+        self.cache = outputs.past_key_values
+        logits: Tensor = outputs.logits[:, -1]
+        return logits
+
+
+def accepted_arguments(model: Any) -> frozenset[str]:
+    """Names of the arguments that a model's forward pass takes, beneath any adapter."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return frozenset(inspect.signature(base.forward).parameters)
+
+
+@contextmanager
+def evaluation(model: Any) -> Iterator[None]:
+    """The model in evaluation mode and without gradients; its mode is restored afterwards."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if was_training:
+            model.train()

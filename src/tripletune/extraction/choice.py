@@ -1,0 +1,64 @@
+"""The likeliest allowed token of each row, and how likely it is among the allowed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tripletune.extraction.states import TokenArray
+
+__all__ = ["Choice", "choose_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen tokens, still on the device.
+
+    Attributes:
+        tokens: (B,) ids; -1 for a row that may write nothing.
+        scores: (B,) fp32 log-probabilities among the allowed tokens; 0 where there are none.
+    """
+
+    tokens: Tensor
+    scores: Tensor
+
+    def read(self) -> tuple[list[int], list[float]]:
+        """Tokens and scores, waiting for the device."""
+        return self.tokens.tolist(), self.scores.tolist()
+
+
+def choose_tokens(logits: Tensor, allowed: Sequence[TokenArray] | None) -> Choice:
+    """The choice of each row.
+
+    Only the logits of allowed tokens are looked at, so that the work is that of the few tokens a
+    guide allows, not of the vocabulary.
+
+    Args:
+        logits: (B, V).
+        allowed: Ids for each row, possibly none. None: every token.
+    """
+    if allowed is None:
+        top, tokens = logits.max(dim=-1)
+        return Choice(tokens, top.float() - logits.float().logsumexp(dim=-1))
+    lengths = np.array([len(ids) for ids in allowed])
+    widest = int(lengths.max())
+    if widest == 0:
+        nothing = torch.zeros(len(allowed), device=logits.device)
+        return Choice(nothing.long() - 1, nothing)
+    rows = np.repeat(np.arange(len(allowed)), lengths)
+    columns = np.arange(len(rows)) - np.repeat(lengths.cumsum() - lengths, lengths)
+    packed = torch.from_numpy(np.stack([rows, columns, np.concatenate(allowed)]))
+    if logits.is_cuda:
+        packed = packed.pin_memory().to(logits.device, non_blocking=True)
+    row, column, token = packed  # (T,) each, T allowed tokens altogether
+    values = torch.full((len(allowed), widest), -torch.inf, device=logits.device)  # (B, A)
+    values[row, column] = logits[row, token].float()
+    ids = torch.full((len(allowed), widest), -1, device=logits.device)
+    ids[row, column] = token
+    top, places = values.max(dim=-1)
+    scores = (top - values.logsumexp(dim=-1)).nan_to_num(0.0)
+    return Choice(ids.gather(1, places[:, None])[:, 0], scores)

@@ -1,0 +1,251 @@
+"""Feeds a model row by row into fixed slots, so that a finished row's place is taken at once.
+
+Every slot has its own room for keys and values and is at its own place in it (`x` is the token
+being read, `.` is free or padding):
+
+```
+slot 0    p p p p p p a a a x . . . .
+slot 1    . p p p p p x . . . . . . .     a prompt that came in while the others went on
+slot 2    p p p p p p a a a a a x . .
+```
+
+All shapes stay the same from step to step, so a step can be recorded once and replayed as a CUDA
+graph. What a query may see is said by the padding mask alone: the cache reports that the query
+stands behind its last place, so the model's causal rule hides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
+
+__all__ = ["SlotReader", "supports_slots"]
+
+_ROUNDING = 64
+
+
+def supports_slots(model: Any) -> bool:
+    """Whether a model attends by its mask alone: no sliding window, no recurrent state."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    has_positions = "position_ids" in accepted_arguments(model)
+    no_window = not getattr(config, "sliding_window", None)
+    implementation = str(getattr(config, "_attn_implementation", "eager"))
+    return (
+        kinds == {"full_attention"}
+        and (no_window or hasattr(config, "layer_types"))
+        and has_positions
+        and implementation in ("sdpa", "eager")
+    )
+
+
+class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """Keys and values of one layer: (slots, H, K, D)."""
+
+    is_sliding = False
+    is_compileable = True
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, owner: _SlotCache, num_slots: int, num_places: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.owner = owner
+        self.num_slots = num_slots
+        self.num_places = num_places
+
+    @property
+    def max_cache_len(self) -> int:
+        """How many places a step looks at."""
+        return self.owner.length
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Makes room like the given states, (B, H, S, D)."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            shape = (self.num_slots, states.shape[1], self.num_places, states.shape[3])
+            setattr(self, name, states.new_zeros(shape))
+        self.is_initialized = True
+
+    def fill(self, slots: Tensor, key_states: Tensor, value_states: Tensor) -> None:
+        """Puts a prompt's states, (B, H, S, D), at the start of some slots."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = key_states.shape[2]
+        self.keys[slots, :, :length] = key_states
+        self.values[slots, :, :length] = value_states
+
+    def select(self, slots: Tensor) -> None:
+        """Keeps some slots only."""
+        self.keys, self.values = self.keys[slots], self.values[slots]
+        self.num_slots = len(slots)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Writes one token's states (slots, H, 1, D) and gives (slots, H, K, D) back."""
+        rows, places = self.owner.rows, self.owner.places
+        self.keys[rows, :, places] = key_states[:, :, 0]
+        self.values[rows, :, places] = value_states[:, :, 0]
+        length = self.owner.length
+        return self.keys[:, :, :length], self.values[:, :, :length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Number of keys, and the offset of the first."""
+        return self.owner.length, 0
+
+    def get_seq_length(self) -> int:
+        """As if the query stood behind the last place, so that causality hides nothing."""
+        return self.owner.length
+
+    def get_max_length(self) -> int:
+        """Places of a slot."""
+        return self.num_places
+
+    get_max_cache_shape = get_max_length
+
+
+class _SlotCache(Cache):
+    """The slots of all layers.
+
+    Attributes:
+        rows: (slots,) 0, 1, 2, …
+        places: (slots,) where each slot writes next.
+        length: How many places of a slot are looked at.
+    """
+
+    def __init__(self, num_layers: int, num_slots: int, num_places: int, device: Any) -> None:
+        self.rows = torch.arange(num_slots, device=device)
+        self.places = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self.length = num_places
+        super().__init__(
+            layers=[_SlotLayer(self, num_slots, num_places) for _ in range(num_layers)]
+        )
+
+
+class SlotReader:
+    """The slots, and the step that reads one token of every slot.
+
+    Args:
+        model: A causal language model that `supports_slots`.
+        num_slots: Rows computed together.
+        num_places: Longest prompt and answer together, in tokens.
+        pad_token_id: What to pad prompts with.
+        use_cuda_graphs: Whether to record a step and replay it; on a GPU only.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        num_slots: int,
+        num_places: int,
+        pad_token_id: int,
+        use_cuda_graphs: bool = False,
+    ) -> None:
+        from tripletune.models.loading import find_position_scheme
+
+        self._model = model
+        self._pad_token_id = pad_token_id
+        self._use_graphs = use_cuda_graphs and model.device.type == "cuda"
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._takes_keep = "logits_to_keep" in accepted_arguments(model)
+        self._num_places = -(-num_places // _ROUNDING) * _ROUNDING
+        device = model.device
+        two_rows = find_position_scheme(model) == "two_rows"
+        self._ahead = torch.tensor([[0], [1]] if two_rows else [1], device=device)
+        shape = (num_slots, 2, 1) if two_rows else (num_slots, 1)
+        self._positions = torch.zeros(shape, dtype=torch.long, device=device)
+        self._tokens = torch.zeros((num_slots, 1), dtype=torch.long, device=device)
+        self._mask = torch.zeros((num_slots, self._num_places), dtype=torch.long, device=device)
+        num_layers = model.config.get_text_config().num_hidden_layers
+        self._cache = _SlotCache(num_layers, num_slots, self._num_places, device)
+        self._filled = np.zeros(num_slots, dtype=np.int64)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots there are at present."""
+        return len(self._filled)
+
+    def read_prompts(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Puts prompts into slots; logits (B, V) of the first new token of each."""
+        reader = BatchReader(self._model, prompts, self._pad_token_id)
+        logits = reader.read_prompts()
+        index = torch.tensor(slots, device=self._mask.device)
+        length = reader.mask.shape[1]
+        self._mask[index] = 0
+        self._mask[index, :length] = reader.mask
+        self._positions[index] = reader.positions[..., -1:]
+        self._cache.places[index] = length - 1
+        self._filled[list(slots)] = length
+        for layer, read in zip(self._cache.layers, reader.cache.layers, strict=True):
+            layer.fill(index, read.keys, read.values)  # type: ignore[union-attr]
+        return logits
+
+    def set_tokens(self, slots: Sequence[int], tokens: Tensor) -> None:
+        """Says what each slot reads next; tokens (B,) on the device, -1 for anything."""
+        index = torch.tensor(slots, device=self._mask.device)
+        self._tokens[index, 0] = tokens.clamp(min=0)
+
+    def step(self) -> Tensor:
+        """Reads the next token of every slot: logits (slots, V). Free slots give anything."""
+        self._filled = np.minimum(self._filled + 1, self._num_places)
+        needed = -(-int(self._filled.max()) // _ROUNDING) * _ROUNDING
+        length = min(needed, self._num_places)
+        if not self._use_graphs:
+            return self._step(length)
+        if length not in self._graphs:
+            self._graphs[length] = self._record(length)
+        graph, logits = self._graphs[length]
+        graph.replay()
+        return logits
+
+    def select(self, slots: Sequence[int]) -> None:
+        """Keeps some slots only, renumbered from 0 in the order given."""
+        index = torch.tensor(slots, device=self._mask.device)
+        self._positions, self._tokens = self._positions[index], self._tokens[index]
+        self._mask = self._mask[index]
+        self._cache.places = self._cache.places[index]
+        self._cache.rows = self._cache.rows[: len(slots)]
+        self._filled = self._filled[list(slots)]
+        self._graphs.clear()
+        for layer in self._cache.layers:
+            layer.select(index)  # type: ignore[union-attr]
+
+    def _step(self, length: int) -> Tensor:
+        cache = self._cache
+        cache.length = length
+        cache.places.add_(1).clamp_(max=self._num_places - 1)
+        self._positions.add_(self._ahead)
+        self._mask[cache.rows, cache.places] = 1
+        outputs = self._model(
+            input_ids=self._tokens,
+            attention_mask=self._mask[:, :length],
+            position_ids=self._positions,
+            past_key_values=cache,
+            use_cache=True,
+            **({"logits_to_keep": 1} if self._takes_keep else {}),
+        )
+        logits: Tensor = outputs.logits[:, -1]
+        return logits
+
+    def _record(self, length: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Records a step after running it for warm-up, and puts the slots back where they were."""
+        state = (self._positions, self._cache.places, self._mask)
+        before = [tensor.clone() for tensor in state]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._step(length)
+        torch.cuda.current_stream().wait_stream(stream)
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = self._step(length)
+        return graph, logits

@@ -1,0 +1,147 @@
+"""Triplets as they are written, while the model goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tripletune.errors import ConfigError
+from tripletune.extraction.generate import iter_greedy
+from tripletune.extraction.guide import TripletGuide, score_lines
+from tripletune.extraction.reading import place_line
+from tripletune.extraction.windows import Window, iter_windows
+from tripletune.schema import Span, Triplet
+
+if TYPE_CHECKING:
+    from tripletune.data.relation_schema import RelationSchema
+    from tripletune.extraction.constraint import Constraint
+    from tripletune.extraction.extractor import Extractor
+
+__all__ = ["stream_triplets"]
+
+
+class _Stopped(Exception):
+    """Ends the generation when nobody listens any more."""
+
+
+class _Watcher:
+    """Gives each triplet on as soon as its line is complete."""
+
+    def __init__(
+        self, extractor: Extractor, constraint: Constraint, pieces: Sequence[tuple[int, Window]]
+    ) -> None:
+        self._extractor = extractor
+        self._constraint = constraint
+        self._pieces = pieces
+        self.guides = [extractor.build_guide(window.text, constraint) for _, window in pieces]
+        self._scores: list[list[float]] = [[] for _ in pieces]
+        self._num_given = [0] * len(pieces)
+        self._seen: set[tuple[int, Triplet]] = set()
+
+    def find_new(self, piece: int, *, is_finished: bool = False) -> list[tuple[int, Triplet]]:
+        """The triplets of a window that are complete and were not given before."""
+        guide: TripletGuide = self.guides[piece]
+        lines = guide.find_lines()[0] if is_finished else guide.closed_lines
+        new = lines[self._num_given[piece] :]
+        if not new:
+            return []
+        self._num_given[piece] = len(lines)
+        index, window = self._pieces[piece]
+        form = self._constraint.build_form(window.text)
+        scored = {
+            line.text: line
+            for line in reversed(
+                score_lines(self._constraint.vocabulary, guide.token_ids, self._scores[piece])
+            )
+        }
+        found = []
+        for text in new:
+            placed = place_line(scored[text], window.text, form, self._constraint)
+            triplet = self._extractor.adjust(_move(placed, window.start))
+            if triplet is not None and (index, triplet) not in self._seen:
+                self._seen.add((index, triplet))
+                found.append((index, triplet))
+        return found
+
+    def note(self, piece: int, score: float) -> None:
+        """Keeps the log-probability of a token."""
+        self._scores[piece].append(score)
+
+
+async def stream_triplets(
+    extractor: Extractor,
+    texts: Sequence[str],
+    *,
+    schema: Sequence[str] | RelationSchema | None = None,
+) -> AsyncIterator[tuple[int, Triplet]]:
+    """As `Extractor.stream`."""
+    from tripletune.extraction.extractor import read_schema
+
+    if not extractor.constrained:
+        raise ConfigError("stream: constrained is False; only constrained output can be streamed")
+    chosen = extractor.schema if schema is None else read_schema(schema)
+    constraint = extractor.find_constraint(chosen)
+    pieces = [
+        (index, window)
+        for index, text in enumerate(texts)
+        for window in iter_windows(
+            text, max_chars=extractor.window_chars, max_overlap_chars=extractor.overlap_chars
+        )
+        if window.text.strip()
+    ]
+    watcher = _Watcher(extractor, constraint, pieces)
+    prompts = [extractor.encode(window.text, chosen) for _, window in pieces]
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+    is_stopped = threading.Event()
+
+    def give(item: Any) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    def on_token(piece: int, token: int, score: float) -> None:
+        if is_stopped.is_set():
+            raise _Stopped
+        watcher.note(piece, score)
+        for pair in watcher.find_new(piece):
+            give(pair)
+
+    def generate() -> None:
+        try:
+            for piece, _ in iter_greedy(
+                extractor.model,
+                prompts,
+                extractor.options,
+                guides=watcher.guides,
+                on_token=on_token,
+            ):
+                for pair in watcher.find_new(piece, is_finished=True):
+                    give(pair)
+            give(None)
+        except _Stopped:
+            pass
+        except Exception as error:
+            give(error)
+
+    worker = threading.Thread(target=generate, name="tripletune-stream", daemon=True)
+    worker.start()
+    try:
+        while (item := await queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        is_stopped.set()
+
+
+def _move(triplet: Triplet, offset: int) -> Triplet:
+    def shift(span: Span | None) -> Span | None:
+        return None if span is None else Span(span.start + offset, span.end + offset)
+
+    return replace(
+        triplet,
+        subject_span=shift(triplet.subject_span),
+        object_span=shift(triplet.object_span),
+    )

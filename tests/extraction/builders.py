@@ -1,0 +1,147 @@
+"""Small random networks and tokenizers that the tests of this folder share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def build_chatglm(vocab_size: int = 40, **sizes: Any) -> Any:
+    from tripletune.models.chatglm import ChatGLMForConditionalGeneration
+    from tripletune.models.configuration_chatglm import ChatGLMConfig
+
+    torch.manual_seed(0)
+    defaults: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "inner_hidden_size": 64,
+        "initializer_range": 0.5,
+    }
+    if vocab_size == 40:
+        defaults.update(mask_token_id=30, gmask_token_id=31, bos_token_id=32, eos_token_id=33)
+    return ChatGLMForConditionalGeneration(
+        ChatGLMConfig(vocab_size=vocab_size, **{**defaults, **sizes})
+    ).eval()
+
+
+def build_chatglm2(vocab_size: int = 40, **sizes: Any) -> Any:
+    from tripletune.models.chatglm2 import ChatGLM2Config, ChatGLM2ForConditionalGeneration
+
+    torch.manual_seed(0)
+    defaults: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_attention_heads": 4,
+        "multi_query_group_num": 2,
+        "kv_channels": 8,
+        "ffn_hidden_size": 64,
+        "initializer_range": 0.5,
+    }
+    return ChatGLM2ForConditionalGeneration(
+        ChatGLM2Config(padded_vocab_size=vocab_size, **{**defaults, **sizes})
+    ).eval()
+
+
+def build_llama(vocab_size: int = 40) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.5,
+        )
+    ).eval()
+
+
+def build_sliding() -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    return Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=40,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            sliding_window=6,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            initializer_range=0.5,
+        )
+    ).eval()
+
+
+def build_byte_tokenizer() -> Any:
+    """A byte-level BPE tokenizer with merges inside and across Chinese characters."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [
+        "(甲公司, 位于, 乙市)\n(甲公司, 总部地点, 丙市)",
+        "苹果公司总部地点位于库比蒂诺, 加州。",
+        "无",
+    ]
+    tokenizer.train_from_iterator(texts * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
+
+
+def build_sentencepiece(folder: Path) -> Any:
+    """A small tokenizer of the ChatGLM-6B kind: NFKC, byte fallback, its named pieces."""
+    import sentencepiece
+
+    from tripletune.models.tokenization_chatglm import ChatGLMTokenizer
+
+    corpus = folder / "corpus.txt"
+    lines = [
+        "(甲公司, 位于, 乙市)",
+        "苹果公司总部地点位于库比蒂诺,加州。",
+        "格式为(主体, 关系, 客体):",
+        "无 a b",
+    ]
+    corpus.write_text("\n".join(lines * 20), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(folder / "ice_text"),
+        vocab_size=340,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="nfkc",
+        pad_id=3,
+        control_symbols=["[MASK]", "[gMASK]", "<sop>", "<eop>"],
+        user_defined_symbols=["<n>", "<|tab|>", "<|blank_2|>", "<|blank_3|>"],
+        minloglevel=2,
+    )
+    return ChatGLMTokenizer(str(folder / "ice_text.model"))
+
+
+def build_small_chatglm(tokenizer: Any) -> Any:
+    """A random ChatGLM for the tokenizer of `build_sentencepiece`."""
+    piece = tokenizer.sp_model.piece_to_id
+    return build_chatglm(
+        tokenizer.vocab_size,
+        mask_token_id=piece("[MASK]"),
+        gmask_token_id=piece("[gMASK]"),
+        bos_token_id=piece("<sop>"),
+        eos_token_id=piece("<eop>"),
+    )
