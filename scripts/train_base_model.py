@@ -27,7 +27,8 @@ from tripletune.data.generator.base_tasks import iter_base_pairs
 from tripletune.data.prompts import encode_answer, encode_prompt
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
-from tripletune.models.loading import load_tokenizer
+from tripletune.models.loading import resolve_model_path
+from tripletune.models.tokenization_chatglm import ChatGLMTokenizer
 
 MAX_TOKENS = 320
 Array = np.ndarray[Any, Any]
@@ -35,7 +36,7 @@ Array = np.ndarray[Any, Any]
 
 def produce(worker: int, args: argparse.Namespace, queue: Any) -> None:
     """Fills the queue with batches (ids, prompt lengths, lengths), for ever."""
-    tokenizer = load_tokenizer(EMBEDDED_MODEL)
+    tokenizer = ChatGLMTokenizer.from_pretrained(resolve_model_path(EMBEDDED_MODEL))
     chance = np.random.default_rng([args.seed, worker])
     chunk = 0
     while True:
@@ -143,19 +144,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--chunk_pairs", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=1234)
-    parser.add_argument("--max_minutes", type=float, default=8.0)
+    parser.add_argument(
+        "--minutes", type=float, help="choose --steps from the speed of the first steps"
+    )
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
-    tokenizer = load_tokenizer(EMBEDDED_MODEL)
+    tokenizer = ChatGLMTokenizer.from_pretrained(resolve_model_path(EMBEDDED_MODEL))
     model = build_model(args, tokenizer).to(device)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device}")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1.0, betas=(0.9, 0.95), weight_decay=0.05, fused=device.type == "cuda"
     )
     model.train()
-    history, started, tokens, stopped = [], time.perf_counter(), 0, args.steps
+    history, started, measured, tokens = [], time.perf_counter(), 0.0, 0
     running = torch.zeros((), device=device)
     for step, batch in enumerate(iter_batches(args)):
         for group in optimizer.param_groups:
@@ -169,20 +172,24 @@ def main() -> None:
         optimizer.zero_grad(set_to_none=True)
         tokens += int(batch[2].sum())
         running += loss.detach()
+        if args.minutes and step + 1 == 60:
+            torch.cuda.synchronize()
+            measured = time.perf_counter()
+        if args.minutes and step + 1 == 120:
+            torch.cuda.synchronize()
+            each = (time.perf_counter() - measured) / 60
+            args.steps = int((60 * args.minutes - (time.perf_counter() - started)) / each) + 120
+            print(f"{each * 1000:.1f} ms a step: {args.steps} steps", flush=True)
         if (step + 1) % 100 == 0:
             seconds = time.perf_counter() - started
             history.append({"step": step + 1, "loss": float(running) / 100, "seconds": seconds})
             print(f"step {step + 1}  loss {history[-1]['loss']:.4f}  {tokens / seconds:,.0f} tok/s",
                   flush=True)
             running.zero_()
-            if seconds > 60 * args.max_minutes:
-                stopped = step + 1
-                print(f"stopped at step {stopped}: --max_minutes is over", flush=True)
-                break
         if step + 1 == args.steps:
             break
     model.half().save_pretrained(args.output, max_shard_size="10MB")
-    record = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": stopped,
+    record = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": args.steps,
               "tokens": tokens, "seconds": time.perf_counter() - started, "history": history}
     (args.output / "training.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 

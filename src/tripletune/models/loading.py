@@ -172,8 +172,9 @@ def _split_gguf(path: str) -> tuple[str, dict[str, str]]:
     """The folder and `gguf_file` argument of a GGUF file, or of a folder that holds only one."""
     if path.endswith(".gguf"):
         return str(Path(path).parent), {"gguf_file": Path(path).name}
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        return path, {"gguf_file": sorted(Path(path).glob("*.gguf"))[0].name}
+    files = sorted(Path(path).glob("*.gguf")) if Path(path).is_dir() else []
+    if files and not (Path(path) / "config.json").is_file():
+        return path, {"gguf_file": files[0].name}
     return path, {}
 
 
