@@ -4,7 +4,8 @@ One piece a character: ASCII, punctuation, the 3,755 characters of GB 2312 level
 that are common in names; any other character is written as bytes. The pieces stand in the order of
 ChatGLM-6B's `ice_text.model`: `<unk> <s> </s> <pad> <n>`, characters, `[MASK]` to `<dBLOCK>`,
 `<|tab|>`, `<|blank_2|>` to `<|blank_80|>`, bytes. SentencePiece counts the characters of generated
-text and supplies the NFKC rules; this script puts the pieces into that order.
+text and supplies the NFKC rules; this script puts the pieces into that order. The weights of the
+embedded model belong to the file they were trained with: a new vocabulary needs new weights.
 """
 
 from __future__ import annotations
