@@ -37,7 +37,7 @@ class Plot:
 
         Example:
             >>> Plot(size=100, left=0, top=0).polyline([(0, 0), (0.5, 1)])
-            '0.0,100.0 50.0,0.0'
+            '0,100 50.0,0'
         """
         return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
 
