@@ -18,3 +18,33 @@ def shared_dir(repository: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("reference material is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ChatGLM-6B folder with random weights: 2 layers of width 64, the embedded vocabulary."""
+    import torch
+
+    from tripletune.models.chatglm import ChatGLMForConditionalGeneration
+    from tripletune.models.configuration_chatglm import ChatGLMConfig
+    from tripletune.models.loading import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-chatglm"
+    tokenizer = load_tokenizer("embedded")
+    config = ChatGLMConfig(
+        vocab_size=-(-tokenizer.vocab_size // 16) * 16,
+        hidden_size=64,
+        num_layers=2,
+        num_attention_heads=4,
+        inner_hidden_size=128,
+        max_sequence_length=512,
+        mask_token_id=tokenizer.mask_token_id,
+        gmask_token_id=tokenizer.gmask_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    ChatGLMForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
