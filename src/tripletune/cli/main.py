@@ -48,7 +48,7 @@ COMMANDS: dict[str, Command] = {
         "score", "score", "function", "给预测文件打分，不需要模型：精确率、召回率、F1、错误类型"
     ),
     "compare": Command(
-        "compare", "compare", "function", "比较两个预测文件：F1 之差 (B 减 A)、置信区间、p 值"
+        "score", "compare", "function", "比较两个预测文件：F1 之差 (B 减 A)、置信区间、p 值"
     ),
     "data": Command("data", "data_app", "app", "数据：convert, check, fix, split, schema"),
     "merge": Command("merge", "merge", "function", "把适配器合并进基础模型"),
