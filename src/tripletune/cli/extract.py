@@ -1,0 +1,272 @@
+"""`tripletune extract` and `tripletune calibrate`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tripletune.cli.adapters import find_adapter
+from tripletune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tripletune.extraction.extractor import Extractor
+
+__all__ = ["CALIBRATE_HELP", "EXTRACT_HELP", "calibrate", "extract"]
+
+EXTRACT_HELP = "从文件中的每条文本抽取三元组，边算边写，可中断后继续。"
+CALIBRATE_HELP = "在验证数据上校准置信度，写入适配器目录的 calibration.json。"
+_CHUNK_BATCHES = 8
+
+
+class InputKind(Enum):
+    """Formats that `--input_format` names."""
+
+    jsonl = "jsonl"
+    txt = "txt"
+    csv = "csv"
+    tsv = "tsv"
+    parquet = "parquet"
+
+
+class Weights(str, Enum):
+    """How the base model's weights are held."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    nf4 = "nf4"
+
+
+AdapterOption = Annotated[
+    str | None, typer.Option("--adapter", help="训练输出目录 (默认: output/ 下最近一次训练)")
+]
+BaseModelOption = Annotated[
+    str | None, typer.Option("--base_model", help="基础模型 (默认: 适配器中记录的)")
+]
+BatchOption = Annotated[int, typer.Option("--batch_size", min=1, help="一起计算的文本数")]
+
+
+@dataclass(frozen=True)
+class AdapterFactory:
+    """Makes the extractor of a worker on its GPU; picklable."""
+
+    adapter: str
+    base_model: str | None
+    quantize: bool | None
+    num_workers: int
+    options: dict[str, Any]
+
+    def __call__(self, worker: int) -> Extractor:
+        """The extractor of one worker."""
+        import torch
+        import transformers
+
+        from tripletune.extraction.extractor import Extractor
+
+        transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        device = None
+        if self.num_workers > 1 and torch.cuda.is_available():
+            device = f"cuda:{worker % torch.cuda.device_count()}"
+        return Extractor.from_pretrained(
+            self.adapter,
+            base_model=self.base_model,
+            quantize=self.quantize,
+            device=device,
+            **self.options,
+        )
+
+
+def extract(
+    input_path: Annotated[
+        str, typer.Option("--input", help="输入: JSONL、TXT、CSV、TSV、Parquet；- 为标准输入")
+    ],
+    output_path: Annotated[str, typer.Option("--output", help="输出: JSONL，或 .parquet")],
+    adapter: AdapterOption = None,
+    base_model: BaseModelOption = None,
+    schema: Annotated[
+        str | None, typer.Option("--schema", help="关系文件 (默认: 适配器中的 schema.json)")
+    ] = None,
+    free: Annotated[bool, typer.Option("--free", help="不约束输出，宽松解析")] = False,
+    min_confidence: Annotated[
+        float | None, typer.Option("--min_confidence", min=0, max=1, help="丢弃置信度更低的三元组")
+    ] = None,
+    batch_size: BatchOption = 16,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max_new_tokens", min=1, help="每段最多生成的词元数")
+    ] = 256,
+    window_chars: Annotated[
+        int, typer.Option("--window_chars", min=8, help="长文档每段的最多字符数")
+    ] = 320,
+    weights: Annotated[
+        Weights, typer.Option("--weights", help="权重精度 (auto: 按显存选择)")
+    ] = Weights.auto,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="进程数，每个用一块GPU")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="接着上次中断的输出继续")] = False,
+    input_format: Annotated[
+        InputKind | None, typer.Option("--input_format", help="输入格式 (默认: 按扩展名)")
+    ] = None,
+    text_field: Annotated[
+        str | None, typer.Option("--text_field", help="文本所在的字段 (默认: text、文本 等)")
+    ] = None,
+) -> None:
+    """Extracts from every record of a file; see `EXTRACT_HELP`."""
+    from tripletune.extraction.job_input import count_records
+    from tripletune.extraction.jobs import run_job
+
+    folder = find_adapter(adapter)
+    relations = _load_relations(schema, folder, free=free)
+    options: dict[str, Any] = {
+        "relations": relations,
+        "constrained": not free,
+        "min_confidence": min_confidence,
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+        "window_chars": window_chars,
+        "overlap_chars": window_chars * 3 // 10,
+    }
+    quantize = {Weights.auto: None, Weights.bf16: False, Weights.nf4: True}[weights]
+    source = None if input_path == "-" else Path(input_path)
+    kind = None if input_format is None else input_format.value
+    settings = {
+        **{name: value for name, value in options.items() if name != "relations"},
+        "adapter": str(folder.resolve()),
+        "base_model": base_model,
+        "weights": weights.value,
+        "relations": None if relations is None else [relation.name for relation in relations],
+    }
+    total = count_records(source, input_format=kind)
+    with _progress(total) as advance:
+        report = run_job(
+            AdapterFactory(str(folder), base_model, quantize, workers, options),
+            input_path=source,
+            output_path=Path(output_path),
+            settings=settings,
+            input_format=kind,
+            text_field=text_field,
+            resume=resume,
+            chunk_size=batch_size * _CHUNK_BATCHES,
+            num_workers=workers,
+            on_progress=advance,
+        )
+    print(
+        f"{report.num_records} 条记录写入 {output_path} (本次 "
+        f"{report.num_records - report.num_resumed} 条，{report.num_triplets} 个三元组，"
+        f"{report.num_bad} 条无法使用)",
+        file=sys.stderr,
+    )
+
+
+def calibrate(
+    adapter: AdapterOption = None,
+    validation_file: Annotated[
+        str, typer.Option("--validation_file", help="带标注的验证数据")
+    ] = "data/val_triplet.jsonl",
+    base_model: BaseModelOption = None,
+    schema: Annotated[str | None, typer.Option("--schema", help="关系文件")] = None,
+    free: Annotated[bool, typer.Option("--free", help="校准不约束的输出")] = False,
+    batch_size: BatchOption = 16,
+) -> None:
+    """Calibrates confidence on validation data; see `CALIBRATE_HELP`."""
+    import numpy as np
+
+    from tripletune.data.readers import load_examples
+    from tripletune.evaluation.calibration import compute_calibration
+    from tripletune.extraction.calibration import fit_calibrator, save_calibrator
+
+    folder = find_adapter(adapter)
+    examples = load_examples(validation_file)
+    options = {
+        "relations": _load_relations(schema, folder, free=free),
+        "constrained": not free,
+        "batch_size": batch_size,
+        "calibrator": None,
+    }
+    extractor = AdapterFactory(str(folder), base_model, None, 1, options)(0)
+    raw: list[float] = []
+    is_correct: list[bool] = []
+    for example, extraction in zip(examples, extractor.iter_extract(examples), strict=True):
+        gold = set(example.triplets)
+        for triplet in extraction.triplets:
+            if triplet.confidence is not None:
+                raw.append(triplet.confidence)
+                is_correct.append(triplet in gold)
+    calibrator = fit_calibrator(raw, is_correct)
+    path = save_calibrator(calibrator, folder)
+    print(f"校准方法: {calibrator.method} ({calibrator.num_triplets} 个三元组)")
+    print(f"期望校准误差: {calibrator.error_before:.4f} -> {calibrator.error_after:.4f}")
+    measured = compute_calibration(
+        calibrator.apply_all(np.array(raw)),
+        np.array(is_correct),
+        num_gold=sum(len(set(example.triplets)) for example in examples),
+    )
+    for point in measured.thresholds[::2] if measured is not None else ():
+        counts = point.counts
+        shown = [
+            "无定义" if value is None else f"{value:.4f}"
+            for value in (counts.precision, counts.recall)
+        ]
+        print(f"置信度 >= {point.threshold:.2f}: 精确率 {shown[0]}  召回率 {shown[1]}")
+    print(f"写入 {path}")
+
+
+def _load_relations(schema: str | None, folder: Path, *, free: bool) -> Any:
+    from tripletune.data.schema_files import load_schema
+
+    if schema is not None:
+        return load_schema(schema)
+    saved = folder / "schema.json"
+    if saved.is_file():
+        return load_schema(saved)
+    if free:
+        return None
+    raise ConfigError(
+        f"schema: {str(folder)!r} has no schema.json, so the relations are not known; name a file "
+        "(--schema schema.json), or extract without constraint (--free)"
+    )
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar with records a second and the time that is left, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("抽取"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[triplets]} 三元组"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    quiet = not console.is_terminal or bool(os.environ.get("TRIPLETUNE_NO_PROGRESS"))
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        task = progress.add_task("extract", total=total, rate="", triplets=0)
+        num_triplets = 0
+
+        def advance(num_records: int, num_new: int) -> None:
+            nonlocal num_triplets
+            num_triplets += num_new
+            progress.advance(task, num_records)
+            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+            rate = "" if speed is None else f"{speed:.1f} 条/秒"
+            progress.update(task, rate=rate, triplets=num_triplets)
+
+        yield advance
