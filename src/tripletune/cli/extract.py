@@ -18,6 +18,7 @@ from tripletune.errors import ConfigError
 
 if TYPE_CHECKING:
     from tripletune.extraction.extractor import Extractor
+    from tripletune.extraction.job_input import InputFormat
 
 __all__ = ["CALIBRATE_HELP", "EXTRACT_HELP", "calibrate", "extract"]
 
@@ -134,7 +135,9 @@ def extract(
     }
     quantize = {Weights.auto: None, Weights.bf16: False, Weights.nf4: True}[weights]
     source = None if input_path == "-" else Path(input_path)
-    kind = None if input_format is None else input_format.value
+    kind: InputFormat | None = None
+    if input_format is not None:
+        kind = input_format.value
     settings = {
         **{name: value for name, value in options.items() if name != "relations"},
         "adapter": str(folder.resolve()),

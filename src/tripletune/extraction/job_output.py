@@ -44,7 +44,7 @@ class JobOutput(Protocol):
         ...
 
 
-def open_output(path: Path, job: Mapping[str, Any], *, resume: bool, chunk_size: int) -> JobOutput:
+def open_output(path: Path, job: Mapping[str, Any], *, resume: bool) -> JobOutput:
     """The output of a job, JSONL or, by its name's ending, Parquet.
 
     Args:
