@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,21 +13,33 @@ from tripletune.extraction.states import TokenArray
 __all__ = ["Choice", "choose_tokens"]
 
 
-@dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen tokens, still on the device.
+    """The chosen tokens: on the device at once, on the host when they have been computed.
 
-    Attributes:
+    Args:
         tokens: (B,) ids; -1 for a row that may write nothing.
         scores: (B,) fp32 log-probabilities among the allowed tokens; 0 where there are none.
+
+    Attributes:
+        tokens: As given.
     """
 
-    tokens: Tensor
-    scores: Tensor
+    def __init__(self, tokens: Tensor, scores: Tensor) -> None:
+        self.tokens = tokens
+        self._event: torch.cuda.Event | None = None
+        self._host = (tokens, scores)
+        if tokens.is_cuda:
+            # Copied now: a copy that is asked for later waits for all that was started meanwhile.
+            self._host = (_copy_to_host(tokens), _copy_to_host(scores))
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()  # type: ignore[no-untyped-call]
 
     def read(self) -> tuple[list[int], list[float]]:
-        """Tokens and scores, waiting for the device."""
-        return self.tokens.tolist(), self.scores.tolist()
+        """Tokens and scores, waiting until they are computed."""
+        if self._event is not None:
+            self._event.synchronize()  # type: ignore[no-untyped-call]
+        tokens, scores = self._host
+        return tokens.tolist(), scores.tolist()
 
 
 def choose_tokens(logits: Tensor, allowed: Sequence[TokenArray] | None) -> Choice:
@@ -62,3 +73,8 @@ def choose_tokens(logits: Tensor, allowed: Sequence[TokenArray] | None) -> Choic
     top, places = values.max(dim=-1)
     scores = (top - values.logsumexp(dim=-1)).nan_to_num(0.0)
     return Choice(ids.gather(1, places[:, None])[:, 0], scores)
+
+
+def _copy_to_host(tensor: Tensor) -> Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)

@@ -282,8 +282,9 @@ def _generate_in_slots(
         yield from finished
         if active:
             with evaluation(model):
-                slots = list(active)
-                choice = _choose(logits[slots], list(active.values()))
+                slots = sorted(active)
+                some = logits if len(slots) == reader.num_slots else logits[reader.index(slots)]
+                choice = _choose(some, [active[slot] for slot in slots])
                 reader.set_tokens(slots, choice.tokens)
             unsettled.append((slots, choice))
 

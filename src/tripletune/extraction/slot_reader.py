@@ -165,6 +165,7 @@ class SlotReader:
         self._mask = torch.zeros((num_slots, self._num_places), dtype=torch.long, device=device)
         num_layers = model.config.get_text_config().num_hidden_layers
         self._cache = _SlotCache(num_layers, num_slots, self._num_places, device)
+        self._last_index: tuple[tuple[int, ...], Tensor] | None = None
         self._filled = np.zeros(num_slots, dtype=np.int64)
 
     @property
@@ -172,11 +173,21 @@ class SlotReader:
         """Slots there are at present."""
         return len(self._filled)
 
+    def index(self, slots: Sequence[int]) -> Tensor:
+        """Slots as a tensor on the device, copied without waiting for it."""
+        known = tuple(slots)
+        if self._last_index is None or self._last_index[0] != known:
+            host = torch.tensor(known)
+            if self._mask.is_cuda:
+                host = host.pin_memory()
+            self._last_index = (known, host.to(self._mask.device, non_blocking=True))
+        return self._last_index[1]
+
     def read_prompts(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor:
         """Puts prompts into slots; logits (B, V) of the first new token of each."""
         reader = BatchReader(self._model, prompts, self._pad_token_id)
         logits = reader.read_prompts()
-        index = torch.tensor(slots, device=self._mask.device)
+        index = self.index(slots)
         length = reader.mask.shape[1]
         self._mask[index] = 0
         self._mask[index, :length] = reader.mask
@@ -189,8 +200,7 @@ class SlotReader:
 
     def set_tokens(self, slots: Sequence[int], tokens: Tensor) -> None:
         """Says what each slot reads next; tokens (B,) on the device, -1 for anything."""
-        index = torch.tensor(slots, device=self._mask.device)
-        self._tokens[index, 0] = tokens.clamp(min=0)
+        self._tokens[self.index(slots), 0] = tokens.clamp(min=0)
 
     def step(self) -> Tensor:
         """Reads the next token of every slot: logits (slots, V). Free slots give anything."""
@@ -207,7 +217,7 @@ class SlotReader:
 
     def select(self, slots: Sequence[int]) -> None:
         """Keeps some slots only, renumbered from 0 in the order given."""
-        index = torch.tensor(slots, device=self._mask.device)
+        index = self.index(slots)
         self._positions, self._tokens = self._positions[index], self._tokens[index]
         self._mask = self._mask[index]
         self._cache.places = self._cache.places[index]
