@@ -30,7 +30,8 @@ def test_run_command_shows_every_command_in_the_help(argv, capsys):
     assert run_command(argv) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "]
     assert shown == list(COMMANDS)
-    assert {"train", "evaluate", "score", "compare", "data", "merge", "doctor"} <= set(shown)
+    needed = {"train", "extract", "evaluate", "score", "compare", "data", "merge", "doctor"}
+    assert needed <= set(shown)
 
 
 def test_run_command_shows_the_version(capsys):
@@ -80,7 +81,7 @@ def test_run_command_names_the_nearest_command(typed, line, capsys):
 
 @pytest.mark.parametrize(
     ("name", "module", "function"),
-    [("train", "train", "train"), ("evaluate", "evaluate", "evaluate_from_arguments")],
+    [("train", "train", "train"), ("evaluate", "evaluate", "evaluate")],
 )
 def test_run_command_passes_all_flags_through(name, module, function, monkeypatch):
     given = []

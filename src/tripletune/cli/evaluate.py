@@ -9,13 +9,24 @@ from typing import Any
 
 from tripletune.cli.adapters import find_adapter
 from tripletune.cli.arguments import OneLineParser
+from tripletune.cli.quiet import quiet_libraries
 
-__all__ = ["evaluate_from_arguments"]
+__all__ = ["evaluate", "evaluate_from_arguments"]
 
 
-def evaluate_from_arguments(argv: Sequence[str] | None) -> int:
-    """Scores an adapter as the flags say; returns the exit code."""
-    parser = OneLineParser(description="TripleTune: 评估")
+def evaluate(arguments: Sequence[str]) -> int:
+    """`tripletune evaluate`: the flags of `evaluate_triplet.py`."""
+    return evaluate_from_arguments(arguments, prog="tripletune evaluate")
+
+
+def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = None) -> int:
+    """Scores an adapter as the flags say; returns the exit code.
+
+    Args:
+        argv: The flags; None for those of the process.
+        prog: Name to show in the help.
+    """
+    parser = OneLineParser(prog=prog, description="TripleTune: 评估")
     parser.add_argument("--adapter", help="训练输出目录 (默认: output/ 下最近一次训练)")
     parser.add_argument("--base_model", help="基础模型 (默认: 适配器中记录的)")
     parser.add_argument(
@@ -33,7 +44,7 @@ def evaluate_from_arguments(argv: Sequence[str] | None) -> int:
 
     examples = load_examples(arguments.validation_file)
     folder = find_adapter(arguments.adapter)
-    _quiet()
+    quiet_libraries()
     print(f"加载 {folder} ...", file=sys.stderr)
     extractor = Extractor.from_pretrained(
         folder,
@@ -95,10 +106,3 @@ def _write_predictions(path: Path, extractions: Sequence[Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(e.to_json() + "\n" for e in extractions), encoding="utf-8")
     temporary.replace(path)
-
-
-def _quiet() -> None:
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()

@@ -9,6 +9,7 @@ from typing import Any
 
 from tripletune.cli.adapters import find_adapter
 from tripletune.cli.arguments import OneLineParser
+from tripletune.cli.quiet import quiet_libraries
 from tripletune.errors import DataError
 from tripletune.schema import Extraction
 
@@ -54,12 +55,9 @@ def infer_from_arguments(argv: Sequence[str] | None) -> int:
 
 
 def _load(folder: Path, arguments: Any) -> Any:
-    import transformers
-
     from tripletune.extraction.extractor import Extractor
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_libraries()
     print(f"加载 {folder} ...", file=sys.stderr)
     return Extractor.from_pretrained(
         folder,
@@ -101,9 +99,7 @@ def _show(extraction: Extraction) -> None:
 
 def _read_texts(path: Path) -> list[str]:
     if path.suffix.lower() in (".jsonl", ".json"):
-        from tripletune.data.readers import load_texts
-
-        return load_texts(path)
+        return _read_records(path)
     try:
         content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -118,6 +114,17 @@ def _read_texts(path: Path) -> list[str]:
     texts = [line.strip() for line in content.splitlines() if line.strip()]
     if not texts:
         raise DataError("the file has no text; give one sentence a line", path=path)
+    return texts
+
+
+def _read_records(path: Path) -> list[str]:
+    from tripletune.extraction.job_input import iter_records
+
+    texts = []
+    for record in iter_records(path):
+        if record.problem:
+            raise DataError(record.problem)
+        texts.append(record.text)
     return texts
 
 

@@ -43,7 +43,9 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("train", "train", "arguments", "训练：每个设置都是一个参数"),
-    "evaluate": Command("evaluate", "evaluate_from_arguments", "arguments", "评估一个适配器"),
+    "extract": Command("extract", "extract", "function", "从文件中的每条文本抽取三元组"),
+    "calibrate": Command("extract", "calibrate", "function", "在验证数据上校准置信度"),
+    "evaluate": Command("evaluate", "evaluate", "arguments", "评估一个适配器"),
     "score": Command(
         "score", "score", "function", "给预测文件打分，不需要模型：精确率、召回率、F1、错误类型"
     ),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tripletune.cli.arguments import build_training_parser, given_settings
+from tripletune.cli.quiet import quiet_libraries
 from tripletune.config import (
     PRESET_VALUES,
     TrainingSettings,
@@ -27,18 +28,12 @@ SAMPLE_SENTENCE = "星海科技有限公司由林若溪于2012年在杭州创立
 
 def set_up_logging() -> None:
     """The guide's log lines, `INFO - …`, on standard output; other libraries only from warnings."""
-    import transformers
-
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    # Said by bitsandbytes on every CPU, and by peft about names that transformers renamed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
+    quiet_libraries()
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -139,10 +134,13 @@ def _require_data(settings: TrainingSettings, make_data: Callable[[], None] | No
 def _show_extraction(run: Any) -> None:
     text = SAMPLE_SENTENCE
     if sys.stdin is not None and sys.stdin.isatty():
-        typed = input(f"输入一句话试试 (回车使用: {text})\n> ").strip()
-        text = typed or text
+        # The end of input is an answer like an empty line: the training is done and saved.
+        with contextlib.suppress(EOFError):
+            text = input(f"输入一句话试试 (回车使用: {text})\n> ").strip() or text
     print(f"文本: {text}")
     for triplet in run.extract([text])[0].triplets:
         print(f"  ({triplet.subject}, {triplet.relation}, {triplet.object})")
     folder = Path(run.settings.output_dir)
-    print(f'更多: python inference_triplet.py "一句话"；批量评估: python evaluate_triplet.py  ({folder})')
+    print(
+        f'更多: python inference_triplet.py "一句话"；批量评估: python evaluate_triplet.py  ({folder})'
+    )

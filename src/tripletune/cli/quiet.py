@@ -1,0 +1,23 @@
+"""Keeps other libraries' remarks out of a command's output."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+__all__ = ["quiet_libraries"]
+
+
+def quiet_libraries() -> None:
+    """Leaves of other libraries only what a user can do something about.
+
+    Errors and exceptions stay; what goes is the advice, the progress bars of loading and the
+    warnings about names that one library renamed and another still uses.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # Said by bitsandbytes on every CPU.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
