@@ -122,8 +122,9 @@ def to_gpu(batch: dict[str, Any]) -> dict[str, Any]:
     return {k: v.cuda(non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
-def measure(model: Any, batches: list[list[TokenizedExample]], collate: Any, steps: int,
-            warmup: int) -> dict[str, float]:
+def measure(
+    model: Any, batches: list[list[TokenizedExample]], collate: Any, steps: int, warmup: int
+) -> dict[str, float]:
     """Median tokens/s over `steps` optimizer steps, and peak memory."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=2e-4, fused=True
@@ -162,8 +163,11 @@ def profile_step(model: Any, batch: list[TokenizedExample], collate: Any) -> str
     with profile(activities=[ProfilerActivity.CUDA]) as record:
         model(**inputs).loss.backward()
         torch.cuda.synchronize()
-    return str(record.key_averages().table(sort_by="cuda_time_total", row_limit=25,
-                                           max_name_column_width=70))
+    return str(
+        record.key_averages().table(
+            sort_by="cuda_time_total", row_limit=25, max_name_column_width=70
+        )
+    )
 
 
 def matrix_rate() -> float:

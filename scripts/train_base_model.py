@@ -155,7 +155,11 @@ def main() -> None:
     model = build_model(args, tokenizer).to(device)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device}")
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1.0, betas=(0.9, 0.95), weight_decay=0.05, fused=device.type == "cuda"
+        model.parameters(),
+        lr=1.0,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        fused=device.type == "cuda",
     )
     model.train()
     history, started, measured, tokens = [], time.perf_counter(), 0.0, 0
@@ -183,14 +187,21 @@ def main() -> None:
         if (step + 1) % 100 == 0:
             seconds = time.perf_counter() - started
             history.append({"step": step + 1, "loss": float(running) / 100, "seconds": seconds})
-            print(f"step {step + 1}  loss {history[-1]['loss']:.4f}  {tokens / seconds:,.0f} tok/s",
-                  flush=True)
+            print(
+                f"step {step + 1}  loss {history[-1]['loss']:.4f}  {tokens / seconds:,.0f} tok/s",
+                flush=True,
+            )
             running.zero_()
         if step + 1 == args.steps:
             break
     model.half().save_pretrained(args.output, max_shard_size="10MB")
-    record = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": args.steps,
-              "tokens": tokens, "seconds": time.perf_counter() - started, "history": history}
+    record = {
+        "arguments": {k: str(v) for k, v in vars(args).items()},
+        "steps": args.steps,
+        "tokens": tokens,
+        "seconds": time.perf_counter() - started,
+        "history": history,
+    }
     (args.output / "training.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ __all__ = ["set_up_logging", "train", "train_from_arguments", "train_with_settin
 
 logger = logging.getLogger("tripletune")
 
-SAMPLE_SENTENCE = "星海科技有限公司由林若溪于2012年在杭州创立。"
+SAMPLE_SENTENCE = "星海科技有限公司由林若溪创立，总部位于杭州市。"
 
 
 def set_up_logging() -> None:

@@ -71,6 +71,7 @@ class LazyChatGLM:
     that builds on it cannot be; it is imported when a model is first asked for.
     """
 
+    config_class: ClassVar[type[PreTrainedConfig]] = ChatGLMConfig
     network: ClassVar[tuple[str, str]] = (
         "tripletune.models.chatglm",
         "ChatGLMForConditionalGeneration",
@@ -95,6 +96,7 @@ class LazyChatGLM:
 class LazyChatGLM2(LazyChatGLM):
     """Stands for `ChatGLM2ForConditionalGeneration`, likewise."""
 
+    config_class = ChatGLM2Config
     network = ("tripletune.models.chatglm2", "ChatGLM2ForConditionalGeneration")
 
 
@@ -126,9 +128,12 @@ def _find_tokenizer_class(name: Any, kwargs: dict[str, Any]) -> Any:
             f"tokenizer: {str(name)!r} has neither ice_text.model (ChatGLM-6B) nor tokenizer.model "
             "(ChatGLM2/3-6B); download the model folder again, complete"
         )
-    from tripletune.models.tokenization_chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
+    from tripletune.models.tokenization_chatglm2 import (
+        ChatGLM2Tokenizer,
+        ChatGLM3Tokenizer,
+        is_chatglm3_tokenizer,
+    )
 
     settings = get_tokenizer_config(name, **hub)
-    described = f"{settings.get('name_or_path', '')} {settings.get('chat_template', '')} {name}"
-    is_third = "chatglm3" in described.lower() or "<|" in str(settings.get("chat_template", ""))
+    is_third = is_chatglm3_tokenizer(settings) or "chatglm3" in str(name).lower()
     return ChatGLM3Tokenizer if is_third else ChatGLM2Tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -70,6 +71,10 @@ def add_lora(
     )
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = model_name
+    # Otherwise every save asks the hub whether the vocabulary was resized; it never is.
+    adapted.save_pretrained = functools.partial(
+        adapted.save_pretrained, save_embedding_layers=False
+    )
     return adapted
 
 

@@ -40,7 +40,10 @@ def plot_history(output_dir: Path, history: Sequence[dict[str, Any]]) -> Path | 
     from matplotlib.figure import Figure
 
     panels = [
-        ("Loss (cross entropy per answer token)", [("training", losses), ("validation", eval_losses)]),
+        (
+            "Loss (cross entropy per answer token)",
+            [("training", losses), ("validation", eval_losses)],
+        ),
         ("F1 on validation sentences (strict)", [("validation", scores)]),
         ("Learning rate", [("learning rate", rates)]),
     ]

@@ -219,12 +219,12 @@ class TrainingRun:
 
         seconds = self.trainer.train_seconds
         tokens = self.trainer.state.num_input_tokens_seen
-        line = f"训练 {seconds:.1f} 秒, {tokens:,} tokens, {tokens / max(seconds, 1e-9):,.0f} tokens/s"
+        line = (
+            f"训练 {seconds:.1f} 秒, {tokens:,} tokens, {tokens / max(seconds, 1e-9):,.0f} tokens/s"
+        )
         if self._memory_plan is not None:
             peak = torch.cuda.max_memory_allocated(self.model.device)
-            line += (
-                f", 显存峰值 {peak / 2**30:.2f} GiB (预计 {self._memory_plan.total / 2**30:.2f} GiB)"
-            )
+            line += f", 显存峰值 {peak / 2**30:.2f} GiB (预计 {self._memory_plan.total / 2**30:.2f} GiB)"
         logger.info(line)
 
     def _fit_memory(self) -> TrainingSettings:
@@ -236,9 +236,7 @@ class TrainingRun:
         free, _ = torch.cuda.mem_get_info(self.model.device)
         available = free + torch.cuda.memory_reserved(self.model.device)
         lengths = [len(example) for example in self._train_set.examples]
-        plan = plan_memory(
-            measure_network(self.model), lengths, self.settings, available=available
-        )
+        plan = plan_memory(measure_network(self.model), lengths, self.settings, available=available)
         if _is_main_process():
             print_line(plan.render())
         self._memory_plan = plan
@@ -290,7 +288,11 @@ def find_checkpoint(settings: TrainingSettings) -> str | None:
             )
         return wanted
     found = sorted(
-        (p for p in settings.output_dir.glob("checkpoint-*") if (p / "trainer_state.json").is_file()),
+        (
+            p
+            for p in settings.output_dir.glob("checkpoint-*")
+            if (p / "trainer_state.json").is_file()
+        ),
         key=lambda path: int(path.name.rsplit("-", 1)[-1]),
     )
     if not found:

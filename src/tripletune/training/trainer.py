@@ -64,7 +64,9 @@ class TripletTrainer(Trainer):  # type: ignore[misc]
         lengths = [len(dataset[index]) for index in range(len(dataset))]
         return LengthGroupedSampler(lengths, self.args.train_batch_size, seed=self.args.seed)
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
         """As the Trainer; also counts the real tokens for tokens/s."""
         mask = inputs.get("attention_mask")
         tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
