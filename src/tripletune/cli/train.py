@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tripletune.cli.arguments import build_training_parser, given_settings
@@ -140,7 +139,5 @@ def _show_extraction(run: Any) -> None:
     print(f"文本: {text}")
     for triplet in run.extract([text])[0].triplets:
         print(f"  ({triplet.subject}, {triplet.relation}, {triplet.object})")
-    folder = Path(run.settings.output_dir)
-    print(
-        f'更多: python inference_triplet.py "一句话"；批量评估: python evaluate_triplet.py  ({folder})'
-    )
+    print('更多: python inference_triplet.py "一句话"；批量评估: python evaluate_triplet.py')
+    print(f"输出目录: {run.settings.output_dir}")
