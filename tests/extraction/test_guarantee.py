@@ -192,3 +192,18 @@ def test_extractor_holds_the_guarantee_with_random_weights(
     assert [extraction.text for extraction in extractions] == texts
     for text, extraction in zip(texts, extractions, strict=True):
         check_guarantee(text, extraction)
+
+
+@pytest.mark.slow
+def test_extractor_holds_the_guarantee_with_the_embedded_model(shared_or_none: Path | None) -> None:
+    from tripletune.models.loading import load_model_and_tokenizer, resolve_model_path
+
+    if not list(Path(resolve_model_path("embedded")).glob("*.safetensors")):
+        pytest.skip("the embedded model has no weights here")
+    model, tokenizer = load_model_and_tokenizer("embedded", quantize=False)
+    extractor = Extractor(
+        model, tokenizer, relations=RELATIONS, constrained=True, max_new_tokens=24, batch_size=50
+    )
+    texts = make_texts(shared_or_none)[::8]
+    for text, extraction in zip(texts, extractor.extract(texts), strict=True):
+        check_guarantee(text, extraction)

@@ -32,12 +32,12 @@ class Choice:
             # Copied now: a copy that is asked for later waits for all that was started meanwhile.
             self._host = (_copy_to_host(tokens), _copy_to_host(scores))
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()  # type: ignore[no-untyped-call]
+            self._event.record()
 
     def read(self) -> tuple[list[int], list[float]]:
         """Tokens and scores, waiting until they are computed."""
         if self._event is not None:
-            self._event.synchronize()  # type: ignore[no-untyped-call]
+            self._event.synchronize()
         tokens, scores = self._host
         return tokens.tolist(), scores.tolist()
 

@@ -20,7 +20,7 @@ from tripletune.extraction.generate import (
     Generated,
     GenerationMethod,
     GenerationOptions,
-    generate_greedy,
+    iter_greedy,
 )
 from tripletune.extraction.guide import TripletGuide
 from tripletune.extraction.reading import read_constrained, read_free
@@ -251,20 +251,20 @@ class Extractor:
         self, texts: Sequence[str], schema: RelationSchema | None
     ) -> list[Extraction]:
         prompts = [self.encode(text, schema) for text in texts]
-        if not self.constrained:
-            with evaluation(self.model):
-                outputs = generate_greedy(self.model, prompts, self.options)
-            return [
-                self._read_free(text, output) for text, output in zip(texts, outputs, strict=True)
-            ]
-        constraint = self._find_constraint(schema)
-        guides = [self.build_guide(text, constraint) for text in texts]
+        found: dict[int, Extraction] = {}
+        # Each output is read as it comes, while the device works on the others.
         with evaluation(self.model):
-            outputs = generate_greedy(self.model, prompts, self.options, guides=guides)
-        return [
-            read_constrained(text, output, guide, constraint)
-            for text, output, guide in zip(texts, outputs, guides, strict=True)
-        ]
+            if not self.constrained:
+                for index, output in iter_greedy(self.model, prompts, self.options):
+                    found[index] = self._read_free(texts[index], output)
+            else:
+                constraint = self._find_constraint(schema)
+                guides = [self.build_guide(text, constraint) for text in texts]
+                for index, output in iter_greedy(self.model, prompts, self.options, guides=guides):
+                    guide = guides[index]
+                    found[index] = read_constrained(texts[index], output, guide, constraint)
+                    guide.release()
+        return [found[index] for index in range(len(texts))]
 
     def build_guide(self, text: str, constraint: Constraint) -> TripletGuide:
         """A guide for one output about a text, with this extractor's limits."""

@@ -106,6 +106,11 @@ class TripletGuide:
             self._line = ""
         self._line += rest
 
+    def release(self) -> None:
+        """Lets go of the states, which are the most of a guide; it can no longer be used."""
+        self.__dict__.pop("_automaton", None)
+        self.__dict__.pop("_state", None)
+
     @property
     def closed_lines(self) -> list[str]:
         """The lines that a line feed has closed, each once."""

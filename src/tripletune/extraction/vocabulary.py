@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -57,8 +58,10 @@ class TokenTrie:
             self._children = {}
             while low < self._high:
                 prefix = keys[low][: depth + 1]
-                after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-                high = bisect_left(keys, after, low, self._high)
+                code = ord(prefix[-1])
+                high = self._high
+                if code < sys.maxunicode:
+                    high = bisect_left(keys, prefix[:-1] + chr(code + 1), low, self._high)
                 self._children[prefix[-1]] = TokenTrie(self._table, low, high, depth + 1)
                 low = high
         return self._children

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests.extraction.builders import build_sentencepiece, build_small_chatglm
+from tripletune.cli.extract import CALIBRATE_HELP, EXTRACT_HELP, calibrate, extract
+from tripletune.data.relation_schema import Relation, RelationSchema, save_schema
+from tripletune.errors import ConfigError
+
+app = typer.Typer()
+app.command("extract", help=EXTRACT_HELP)(extract)
+app.command("calibrate", help=CALIBRATE_HELP)(calibrate)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A base model and an adapter on it, both random and small."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = build_sentencepiece(folder)
+    model = build_small_chatglm(tokenizer)
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    model.config._name_or_path = str(folder / "base")
+    tuned = get_peft_model(model, LoraConfig(target_modules=["query_key_value"]))
+    tuned.peft_config["default"].base_model_name_or_path = str(folder / "base")
+    tuned.save_pretrained(folder / "adapter")
+    save_schema(RelationSchema((Relation("位于"),)), folder / "adapter" / "schema.json")
+    return folder / "base", folder / "adapter"
+
+
+def run(*arguments: Any) -> Any:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_extract_writes_a_grounded_line_for_each_text(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("甲公司位于乙市。\n\n苹果公司\n", encoding="utf-8")
+    flags = ["--adapter", folders[1], "--max_new_tokens", 40]
+    result = run("extract", "--input", source, "--output", target, *flags)
+    assert result.exit_code == 0
+    assert f"3 条记录写入 {target}" in result.stderr
+    lines = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [line["text"] for line in lines] == ["甲公司位于乙市。", "", "苹果公司"]
+    for line in lines:
+        for triplet in line["triplets"]:
+            start, end = triplet["subject_span"]
+            assert line["text"][start:end] == triplet["subject"]
+            assert triplet["relation"] == "位于"
+
+
+def test_extract_takes_relations_from_a_schema_file(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("甲公司位于乙市。\n" * 3, encoding="utf-8")
+    save_schema(RelationSchema((Relation("创始人"),)), tmp_path / "other.json")
+    flags = ["--adapter", folders[1], "--schema", tmp_path / "other.json"]
+    run("extract", "--input", source, "--output", target, *flags)
+    lines = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    relations = {triplet["relation"] for line in lines for triplet in line["triplets"]}
+    assert relations <= {"创始人"}
+
+
+def test_extract_without_relations_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"has no schema\.json.*--schema.*--free"):
+        run("extract", "--input", "in.txt", "--output", "out.jsonl", "--adapter", tmp_path)
+
+
+def test_calibrate_saves_the_calibration_beside_the_adapter(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "val.jsonl"
+    gold = {"subject": "甲公司", "relation": "位于", "object": "乙市"}
+    record = {"text": "甲公司位于乙市。", "triplets": [gold]}
+    texts = [{**record, "text": f"{number}甲公司位于乙市。"} for number in range(8)]
+    source.write_text(
+        "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8"
+    )
+    result = run("calibrate", "--adapter", folders[1], "--validation_file", source)
+    saved = json.loads((folders[1] / "calibration.json").read_text(encoding="utf-8"))
+    assert saved["method"] == "temperature"
+    assert f"{saved['error_before']:.4f} -> {saved['error_after']:.4f}" in result.stdout
+    (folders[1] / "calibration.json").unlink()

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.extraction.builders import build_sentencepiece, build_small_chatglm
+from tripletune.data.linearize import parse_target
+from tripletune.data.relation_schema import Relation, RelationSchema
+from tripletune.errors import ConfigError, DataError
+from tripletune.extraction.calibration import Calibrator
+from tripletune.extraction.extractor import Extractor
+from tripletune.schema import Example, Span, Triplet
+
+TEXTS = ["甲公司位于乙市。", "苹果公司，总部地点位于库比蒂诺", "a b"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return build_sentencepiece(tmp_path_factory.mktemp("vocabulary"))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Any) -> Any:
+    return build_small_chatglm(tokenizer)
+
+
+def build(model: Any, tokenizer: Any, **options: Any) -> Extractor:
+    values = {"relations": ["位于", "总部地点"], "constrained": True, "max_new_tokens": 40}
+    return Extractor(model, tokenizer, **{**values, **options})
+
+
+def test_extract_gives_blank_texts_back_with_a_problem(model: Any, tokenizer: Any) -> None:
+    found = build(model, tokenizer).extract(["", " \n", "甲"])
+    assert [extraction.text for extraction in found] == ["", " \n", "甲"]
+    assert found[0].problems == found[1].problems == ("the text is empty or blank",)
+
+
+def test_extract_finds_the_same_alone_and_in_a_batch(model: Any, tokenizer: Any) -> None:
+    extractor = build(model, tokenizer)
+    alone = [extractor.extract([text])[0] for text in TEXTS]
+    assert [e.triplets for e in extractor.extract(TEXTS)] == [e.triplets for e in alone]
+    assert any(extraction.triplets for extraction in alone)
+
+
+def test_extract_reads_a_long_document_in_windows(model: Any, tokenizer: Any) -> None:
+    text = "".join(f"第{number}家甲公司位于乙市。" for number in range(60))
+    extractor = build(model, tokenizer, window_chars=40, overlap_chars=15)
+    found = extractor.extract([text, TEXTS[0]])
+    spans = [t.subject_span for t in found[0].triplets if t.subject_span is not None]
+    assert found[0].text == text
+    assert max(span.start for span in spans) > 40
+    for triplet in found[0].triplets:
+        assert triplet.subject_span is not None
+        assert text[triplet.subject_span.start : triplet.subject_span.end] == triplet.subject
+    assert found[1] == extractor.extract([TEXTS[0]])[0]
+
+
+def test_extract_uses_the_schema_of_the_call(model: Any, tokenizer: Any) -> None:
+    extractor = build(model, tokenizer)
+    found = extractor.extract(TEXTS, schema=["创始人"])
+    relations = {triplet.relation for extraction in found for triplet in extraction.triplets}
+    assert relations == {"创始人"}
+    assert extractor.extract(TEXTS) == build(model, tokenizer).extract(TEXTS)
+
+
+def test_extract_drops_triplets_below_the_confidence(model: Any, tokenizer: Any) -> None:
+    everything = build(model, tokenizer).extract(TEXTS)
+    confidences = [t.confidence or 0.0 for e in everything for t in e.triplets]
+    limit = sorted(confidences)[len(confidences) // 2]
+    kept = build(model, tokenizer, min_confidence=limit).extract(TEXTS)
+    assert [t.confidence for e in kept for t in e.triplets] == [
+        confidence for confidence in confidences if confidence >= limit
+    ]
+
+
+def test_extract_calibrates_confidence(model: Any, tokenizer: Any) -> None:
+    calibrator = Calibrator("isotonic", ((0.0, 0.25), (1.0, 0.25)))
+    found = build(model, tokenizer, calibrator=calibrator).extract(TEXTS)
+    assert {t.confidence for e in found for t in e.triplets} == {0.25}
+
+
+def test_extract_free_reads_whatever_is_written(model: Any, tokenizer: Any) -> None:
+    found = build(model, tokenizer, constrained=False, relations=None).extract(TEXTS)
+    assert [extraction.text for extraction in found] == TEXTS
+
+
+def test_extract_refuses_what_is_not_a_string(model: Any, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="number 1 is 3, not a string"):
+        build(model, tokenizer).extract(["甲", 3])  # type: ignore[list-item]
+
+
+def test_iter_extract_keeps_ids_and_order(model: Any, tokenizer: Any) -> None:
+    examples = [Example(text, id=str(number)) for number, text in enumerate(TEXTS * 8)]
+    found = list(build(model, tokenizer, batch_size=2).iter_extract(examples))
+    assert [(e.id, e.text) for e in found] == [(e.id, e.text) for e in examples]
+
+
+def test_extractor_refuses_a_constraint_without_relations(model: Any, tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"relations: None, but a constraint needs them"):
+        build(model, tokenizer, relations=None)
+
+
+def test_extractor_refuses_one_string_as_relations(model: Any, tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="'位于' is one string"):
+        build(model, tokenizer, relations="位于")
+
+
+def test_extractor_lists_relations_in_the_prompt_when_asked(model: Any, tokenizer: Any) -> None:
+    schema = RelationSchema((Relation("位于"), Relation("总部地点")))
+    listed = build(model, tokenizer, relations_in_prompt=True).encode("甲", schema)
+    bare = build(model, tokenizer).encode("甲", schema)
+    assert "位于" in tokenizer.decode_text(listed)
+    assert "位于" not in tokenizer.decode_text(bare)
+
+
+def test_stream_gives_the_triplets_of_extract(model: Any, tokenizer: Any) -> None:
+    extractor = build(model, tokenizer, window_chars=12, overlap_chars=4)
+
+    async def collect() -> list[tuple[int, Triplet]]:
+        return [pair async for pair in extractor.stream(TEXTS)]
+
+    streamed = asyncio.run(collect())
+    extracted = extractor.extract(TEXTS)
+    assert {(index, t) for index, t in streamed} == {
+        (index, t) for index, e in enumerate(extracted) for t in e.triplets
+    }
+    assert len(streamed) == len(set(streamed)) > 0
+    for index, triplet in streamed:
+        span = triplet.subject_span
+        assert isinstance(span, Span)
+        assert TEXTS[index][span.start : span.end] == triplet.subject
+
+
+def test_from_pretrained_uses_schema_and_calibration_of_the_folder(
+    model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from tripletune.data.relation_schema import save_schema
+    from tripletune.extraction.calibration import save_calibrator
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    model.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    tuned = get_peft_model(
+        build_small_chatglm(tokenizer), LoraConfig(target_modules=["query_key_value"])
+    )
+    tuned.save_pretrained(adapter)
+    save_schema(RelationSchema((Relation("位于"),)), adapter / "schema.json")
+    save_calibrator(Calibrator("isotonic", ((0.0, 0.5), (1.0, 0.5))), adapter)
+    extractor = Extractor.from_pretrained(adapter, base_model=str(base), max_new_tokens=40)
+    assert extractor.constrained
+    found = extractor.extract(TEXTS)
+    relations = {(t.relation, t.confidence) for e in found for t in e.triplets}
+    assert relations == {("位于", 0.5)}
+    for extraction in found:
+        parse_target(extraction.output)
