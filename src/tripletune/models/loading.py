@@ -111,21 +111,30 @@ def load_model(
     arguments: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
     if attn_implementation is not None:
         arguments["attn_implementation"] = attn_implementation
-    if quantize:
+    path = resolve_model_path(name, revision=revision)
+    folder, gguf = _split_gguf(path)
+    if quantize and not gguf:
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    path = resolve_model_path(name, revision=revision)
-    folder, gguf = _split_gguf(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, revision=revision, trust_remote_code=False, **arguments, **gguf
         )
     except (OSError, ValueError) as error:
         raise _explain(name, error) from error
+    if gguf:
+        # What is in memory are plain weights; the file's own quantisation is over.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        model.config.__dict__.pop("quantization_config", None)
+    if quantize and gguf:
+        from tripletune.models.quantization import quantize_linear_layers
+
+        quantize_linear_layers(model, dtype=dtype)
     return model.eval()
 
 

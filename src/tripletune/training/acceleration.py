@@ -11,7 +11,7 @@ import torch
 
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
 
-__all__ = ["accelerate_layers", "compile_model", "has_room_for_weights", "plain_attention"]
+__all__ = ["accelerate_layers", "compile_model", "has_room_for_weights", "is_worth_compiling", "plain_attention"]
 
 logger = logging.getLogger("tripletune")
 
@@ -48,6 +48,16 @@ def accelerate_layers(model: Any, *, keep_weights: bool | None = None) -> list[s
     if not speed_up_linear_layers(model, dtype=dtype, keep_weights=keep):
         return []
     return ["kept dequantised weights" if keep else "NF4 dequantised in each product"]
+
+
+def is_worth_compiling(model: Any, *, num_tokens: int) -> bool:
+    """Whether compiling (one to two minutes the first time) is won back by a run of this size.
+
+    Only networks of this package are compiled: their blocks are known to compile without breaks.
+    """
+    native = type(model.get_base_model()).__module__.startswith("tripletune.")
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return native and num_parameters > 10**9 and num_tokens >= 300_000
 
 
 def compile_model(model: Any, *, dynamic: bool | None = True) -> list[str]:

@@ -178,7 +178,6 @@ class TrainingRun:
     def _build_trainer(self) -> Any:
         from tripletune.data.collate import PackedCollator, PaddedCollator
         from tripletune.models.loading import find_position_scheme
-        from tripletune.training.acceleration import compile_model
         from tripletune.training.arguments import build_training_arguments
         from tripletune.training.callbacks import HistoryCallback, ProgressCallback
         from tripletune.training.trainer import TripletTrainer
@@ -186,7 +185,7 @@ class TrainingRun:
         settings = self.settings
         if self.model.device.type == "cuda":
             settings = self._fit_memory()
-            logger.info("加速: %s", ", ".join(compile_model(self.model)))
+            self._compile()
         on_gpu = self.model.device.type == "cuda"
         packing = on_gpu if settings.packing is None else settings.packing
         scheme: Any = find_position_scheme(self.model.get_base_model())
@@ -212,6 +211,19 @@ class TrainingRun:
         trainer.add_callback(ProgressCallback())
         trainer.add_callback(HistoryCallback(settings.output_dir))
         return trainer
+
+    def _compile(self) -> None:
+        from tripletune.training.acceleration import compile_model, is_worth_compiling
+
+        settings = self.settings
+        tokens = sum(len(example) for example in self._train_set.examples) * settings.num_epochs
+        if settings.max_steps > 0:
+            share = settings.max_steps * settings.effective_batch_size / len(self._train_set)
+            tokens = min(tokens, tokens / settings.num_epochs * share)
+        if is_worth_compiling(self.model, num_tokens=int(tokens)):
+            logger.info("加速: %s", ", ".join(compile_model(self.model)))
+        else:
+            logger.info("训练量小 (%d tokens)，不编译模型", tokens)
 
     def _report_speed(self) -> None:
         """Logs tokens a second and, on a GPU, the peak memory beside what was predicted."""

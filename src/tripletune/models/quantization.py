@@ -1,0 +1,46 @@
+"""NF4 on a model that is already loaded, for weights that cannot be quantised while loading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["quantize_linear_layers"]
+
+
+def quantize_linear_layers(model: Any, *, dtype: torch.dtype) -> int:
+    """Replaces every linear layer but the head by its NF4 form; returns how many.
+
+    Quantisation is bitsandbytes' NF4 with double quantisation, as while loading (QLoRA,
+    arXiv 2305.14314, section 3).
+
+    Args:
+        model: A causal model on its device.
+        dtype: Compute dtype of the new layers.
+    """
+    import bitsandbytes as bnb
+
+    head = model.get_output_embeddings()
+    changed = 0
+    for name, module in list(model.named_modules()):
+        if type(module) is not nn.Linear or module is head:
+            continue
+        layer = bnb.nn.Linear4bit(
+            module.in_features,
+            module.out_features,
+            bias=module.bias is not None,
+            compute_dtype=dtype,
+            quant_type="nf4",
+            device="meta",
+        )
+        layer.weight = bnb.nn.Params4bit(
+            module.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+        ).to(module.weight.device)
+        if module.bias is not None:
+            layer.bias = nn.Parameter(module.bias.data, requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
+        changed += 1
+    return changed

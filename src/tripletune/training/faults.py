@@ -1,0 +1,97 @@
+"""What goes wrong on the machine while training, told apart and said with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tripletune.errors import ResourceError, TripletuneError
+
+__all__ = ["explain_fault", "is_out_of_memory", "num_examples_in", "split_batch"]
+
+_RESUME = "then continue with --resume_from_checkpoint auto"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the GPU or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "CUDA out of memory" in text
+    )
+
+
+def explain_fault(error: BaseException, output_dir: Path) -> TripletuneError | None:
+    """The error to show instead of what torch raised; None when it is of no known kind."""
+    text = str(error).strip().split("\n")[0]
+    if is_out_of_memory(error):
+        return ResourceError(
+            f"memory: {text}; use a smaller --batch_size (accumulation keeps the effective batch), "
+            f"a shorter --max_source_length or --config small, {_RESUME}"
+        )
+    if not isinstance(error, RuntimeError):
+        return None
+    if "DataLoader worker" in text:
+        return ResourceError(
+            f"data worker: a process that prepares batches died ({text}); the system may have "
+            f"killed it for want of memory: free some, {_RESUME} ({output_dir})"
+        )
+    # torch.AcceleratorError exists from 2.9 on; older messages say the same.
+    lost = type(error).__name__ == "AcceleratorError" or "CUDA error" in text or "NCCL" in text
+    if lost:
+        return ResourceError(
+            f"GPU: it failed or disappeared ({text}); check it with nvidia-smi, {_RESUME} "
+            f"({output_dir})"
+        )
+    return None
+
+
+def num_examples_in(inputs: dict[str, Any]) -> int:
+    """How many examples a batch holds, its rows or, packed in one row, its documents."""
+    return len(_document_starts(inputs)) if _is_packed(inputs) else len(inputs["input_ids"])
+
+
+def split_batch(inputs: dict[str, Any], num_pieces: int) -> list[dict[str, Any]]:
+    """A batch cut between examples into at most `num_pieces` batches of about the same size.
+
+    Args:
+        inputs: As the collators make them: rows (B, S), or one packed row (1, S) without
+            `attention_mask`, whose documents begin where the positions do.
+        num_pieces: At least 1.
+    """
+    if not _is_packed(inputs):
+        rows = len(inputs["input_ids"])
+        bounds = _bounds(list(range(rows)) + [rows], num_pieces)
+        return [
+            {name: tensor[first:last] for name, tensor in inputs.items()}
+            for first, last in bounds
+        ]
+    length = inputs["input_ids"].shape[-1]
+    bounds = _bounds([*_document_starts(inputs), length], num_pieces)
+    return [
+        {name: tensor[..., first:last] for name, tensor in inputs.items()}
+        for first, last in bounds
+    ]
+
+
+def _is_packed(inputs: dict[str, Any]) -> bool:
+    return "attention_mask" not in inputs and "position_ids" in inputs
+
+
+def _document_starts(inputs: dict[str, Any]) -> list[int]:
+    positions: Tensor = inputs["position_ids"]
+    first = positions[0] if positions.dim() == 2 else positions[0].sum(dim=0)
+    starts: list[int] = (first == 0).nonzero().flatten().tolist()
+    return starts
+
+
+def _bounds(edges: list[int], num_pieces: int) -> list[tuple[int, int]]:
+    """Consecutive (first, last) of at most `num_pieces` groups of the parts between edges."""
+    num_parts = len(edges) - 1
+    num_pieces = min(num_pieces, num_parts)
+    cuts = [round(number * num_parts / num_pieces) for number in range(num_pieces + 1)]
+    return [(edges[a], edges[b]) for a, b in zip(cuts, cuts[1:], strict=False)]

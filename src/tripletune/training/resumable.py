@@ -1,0 +1,523 @@
+"""A Trainer that loses nothing: whole checkpoints, exact resume, faults that do not end the run.
+
+What it changes of `transformers.Trainer`:
+
+- checkpoints are written by `checkpoints`, hold no pickled arguments, and carry what the Trainer
+  forgets: the loss since the last log record, seconds trained, an evaluation that was interrupted;
+- order and division of the data come from `batch_order`; evaluation draws no random numbers from
+  training's generators, so neither evaluating nor resuming changes what follows;
+- a step whose gradients are not finite changes nothing and is counted; several in a row end the run;
+- a micro-batch that does not fit the memory is done in pieces, with the same gradient.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers.trainer import Trainer
+from transformers.trainer_callback import TrainerCallback
+
+from tripletune.errors import AdapterError, OutputError, ResourceError
+from tripletune.training.batch_order import CollateOrBlank, RankBatches
+from tripletune.training.checkpoints import (
+    begin_checkpoint,
+    discard_checkpoint,
+    finish_checkpoint,
+    next_run_number,
+    prune_checkpoints,
+    verify_checkpoint,
+)
+from tripletune.training.faults import is_out_of_memory, num_examples_in, split_batch
+from tripletune.training.signals import EvaluationInterrupted, StopRequest
+
+__all__ = ["MAX_BAD_STEPS", "MAX_FAILED_SAVES", "RUN_STATE_FILE", "ResumableTrainer"]
+
+logger = logging.getLogger("tripletune")
+
+RUN_STATE_FILE = "run_state.json"
+MAX_BAD_STEPS = 5
+"""Steps in a row whose gradients are not finite, after which the run ends."""
+MAX_FAILED_SAVES = 3
+"""Checkpoints in a row that cannot be written, after which the run ends."""
+
+
+class ResumableTrainer(Trainer):  # type: ignore[misc]
+    """See the module.
+
+    Args:
+        stop: Says when a signal asked the run to stop. None: never.
+        save_minutes: A checkpoint is written at least this often. None: by steps alone.
+        balance_tokens: Divide each batch among ranks by tokens rather than in order.
+        **kwargs: As `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop: StopRequest | None = None,
+        save_minutes: float | None = None,
+        balance_tokens: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._stop = stop or StopRequest()
+        self._save_minutes = save_minutes
+        self._balance_tokens = balance_tokens
+        self._stopping = False
+        self._saved_at = time.monotonic()
+        self._saved_step = -1
+        self._run_number: int | None = None
+        self._failed_saves = 0
+        self._restored: dict[str, Any] = {}
+        self._pending_evaluation = False
+        self._window: list[dict[str, Any]] = []
+        self._done_in_window = 0
+        self._bad_steps_in_a_row = 0
+        self._loss_was_bad = False
+        self.skipped_steps = 0
+        """Steps that changed nothing because their gradients were not finite."""
+        self.num_pieces = 1
+        """In how many pieces each micro-batch is done, above 1 once memory did not suffice."""
+        self.train_seconds = 0.0
+        """Seconds spent in training steps, evaluation and saving not counted."""
+        self.add_callback(_StepGuard(self))
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> Any:
+        """This rank's batches, in an order that depends on seed and epoch alone."""
+        from accelerate.data_loader import prepare_data_loader
+
+        dataset = self.train_dataset
+        batches = RankBatches(
+            self._get_train_sampler(),
+            [len(dataset[index]) for index in range(len(dataset))],
+            self._train_batch_size,
+            num_ranks=self.args.world_size,
+            rank=self.args.process_index,
+            balanced=self._balance_tokens,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=CollateOrBlank(self.data_collator, dataset[0]),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        # The batches are this rank's already: to accelerate it is the only process.
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer; remembers the micro-batches of the step, in case it must be repeated."""
+        samples, num_items = super().get_batch_samples(*args, **kwargs)
+        self._window, self._done_in_window = samples, 0
+        return samples, num_items
+
+    # ---- steps ----
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """As the Trainer; a batch that does not fit the memory is done in pieces."""
+        loss: Tensor | None = None
+        reason = ""
+        try:
+            loss = self._step_in_pieces(model, inputs, *args, **kwargs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.args.world_size > 1:
+                raise
+            reason = str(error).strip().split("\n")[0]
+        # Outside the handler, whose traceback keeps the activations alive.
+        if loss is None:
+            loss = self._repeat_in_pieces(reason, model, inputs, *args, **kwargs)
+        self._done_in_window += 1
+        self._loss_was_bad |= not bool(torch.isfinite(loss))
+        return loss
+
+    def _step_in_pieces(
+        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if self.num_pieces == 1:
+            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+            return loss
+        parts = split_batch(inputs, self.num_pieces)
+        losses = [super(ResumableTrainer, self).training_step(model, p, *args, **kwargs) for p in parts]
+        return torch.stack(losses).sum()
+
+    def _repeat_in_pieces(
+        self, reason: str, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Does the step's micro-batches up to this one again, in twice as many pieces."""
+        most = num_examples_in(inputs)
+        while self.num_pieces < most:
+            self.num_pieces = min(2 * self.num_pieces, most)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            logger.warning(
+                "显存不足 (%s)：第 %d 步的微批次分成 %d 份重做，有效批次大小不变，样本不变",
+                reason,
+                self.state.global_step + 1,
+                self.num_pieces,
+            )
+            # A failed backward pass leaves part of a gradient behind.
+            model.zero_grad()
+            try:
+                for earlier in self._window[: self._done_in_window]:
+                    self._step_in_pieces(model, earlier, *args, **kwargs)
+                return self._step_in_pieces(model, inputs, *args, **kwargs)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+        raise ResourceError(
+            f"memory: one example does not fit ({reason}); use a shorter --max_source_length, a "
+            "smaller model or --config small, then continue with --resume_from_checkpoint auto"
+        )
+
+    def check_gradients(self) -> None:
+        """Drops the step's gradients when they are not finite, and counts the step.
+
+        Raises:
+            ResourceError: `MAX_BAD_STEPS` steps in a row were so.
+        """
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+        # Under a loss scaler overflow is ordinary, and the scaler itself skips the step.
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        bad = self._loss_was_bad if scaled else not bool(torch.isfinite(norm))
+        self._loss_was_bad = False
+        if not bad:
+            self._bad_steps_in_a_row = 0
+            return
+        if not scaled:
+            self.model.zero_grad(set_to_none=True)
+        self.skipped_steps += 1
+        self._bad_steps_in_a_row += 1
+        step = self.state.global_step + 1
+        logger.warning(
+            "第 %d 步的损失或梯度不是有限数，跳过这一步 (共跳过 %d 步)", step, self.skipped_steps
+        )
+        if self._bad_steps_in_a_row >= MAX_BAD_STEPS:
+            raise ResourceError(
+                f"loss: not finite in {MAX_BAD_STEPS} steps in a row, up to step {step}; no weights "
+                f"were changed by them. Last checkpoint: {self._last_checkpoint_name()}; use a lower "
+                f"--learning_rate (now {self.args.learning_rate!r}) or check the data, then "
+                "continue with --resume_from_checkpoint auto"
+            )
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the Trainer; the norm of a skipped step, which is no number, is left out."""
+        norm = logs.get("grad_norm")
+        if norm is not None and not np.isfinite(float(norm)):
+            logs.pop("grad_norm")
+        super().log(logs, *args, **kwargs)
+
+    # ---- evaluation ----
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """An evaluation inside: random states are put back after it; a signal ends it at once."""
+        if self._stopping:
+            raise EvaluationInterrupted
+        python, numpy = random.getstate(), np.random.get_state()
+        alone = self.is_in_train and self.args.world_size == 1
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                with self._stop.interrupting() if alone else nullcontext():
+                    yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks; itself when there is one."""
+        if self.args.world_size > 1:
+            values = values.to(self.args.device)
+            torch.distributed.all_reduce(values)
+        return values.cpu()
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # The best model is always kept, whether or not a checkpoint was due at this step.
+        is_best: bool = super()._determine_best_metric(metrics=metrics, trial=trial)
+        if is_best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+        return is_best
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        self._ask_ranks()
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        except EvaluationInterrupted:
+            self._pending_evaluation, self._stopping = True, True
+            self._saved_step = -1
+            self._save_checkpoint(model, trial)
+        if self._stopping:
+            if self._saved_step != self.state.global_step:
+                self._save_checkpoint(model, trial)
+            logger.warning(
+                "收到 %s：已保存 %s；加上 --resume_from_checkpoint auto 继续训练",
+                self._stop.signal_name or "stop",
+                self._checkpoint_path(self.state.global_step),
+            )
+            raise KeyboardInterrupt
+
+    def _ask_ranks(self) -> None:
+        """Whether any rank was asked to stop, and whether a checkpoint is due by the clock."""
+        minutes = (time.monotonic() - self._saved_at) / 60
+        due = self._save_minutes is not None and minutes >= self._save_minutes
+        flags = torch.tensor([bool(self._stop), due and self.args.process_index == 0])
+        self._stopping, due = (self.sum_over_ranks(flags.to(torch.int32)) > 0).tolist()
+        if due and self._saved_step != self.state.global_step:
+            self.control.should_save = True
+
+    # ---- saving ----
+
+    def _checkpoint_path(self, step: int) -> Path:
+        return Path(self.args.output_dir) / f"checkpoint-{step}"
+
+    def _last_checkpoint_name(self) -> str:
+        return str(self._checkpoint_path(self._saved_step)) if self._saved_step > 0 else "none"
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        best_before = self.state.best_model_checkpoint
+        error = self._try_to_save()
+        if error is None:
+            self._failed_saves = 0
+            self._saved_step = self.state.global_step
+            self._saved_at = time.monotonic()
+            return
+        self.state.best_model_checkpoint = best_before
+        self._failed_saves += 1
+        last = self.state.global_step >= self.state.max_steps
+        if self._stopping or last or self._failed_saves >= MAX_FAILED_SAVES:
+            raise error
+        logger.warning("检查点没有保存，训练继续，下次再试: %s", error)
+
+    def _try_to_save(self) -> OutputError | None:
+        """Writes the checkpoint; what went wrong on any rank, or None. Leaves nothing half done."""
+        step, output_dir = self.state.global_step, Path(self.args.output_dir)
+        staging = output_dir / f".checkpoint-{step}.saving"
+        writes = self.args.should_save
+        phases = [
+            lambda: begin_checkpoint(output_dir, step) if writes else None,
+            lambda: self._write_state(staging),
+            lambda: self._finish(staging) if writes else None,
+        ]
+        for phase in phases:
+            error: OutputError | None = None
+            try:
+                phase()
+            except OutputError as failure:
+                error = failure
+            except (OSError, RuntimeError) as failure:
+                error = _explain_write(staging, failure)
+            if int(self.sum_over_ranks(torch.tensor(int(error is not None)))):
+                if writes:
+                    discard_checkpoint(staging)
+                return error or OutputError(f"checkpoint: another rank could not write {staging}")
+        return None
+
+    def _write_state(self, staging: Path) -> None:
+        self.store_flos()
+        best = self.state.best_global_step
+        if best and (best == self.state.global_step or self._checkpoint_path(best).is_dir()):
+            self.state.best_model_checkpoint = str(self._checkpoint_path(best))
+        try:
+            self.save_model(str(staging), _internal_call=True)
+        except Exception as error:
+            # safetensors raises its own class for a full disk, derived from Exception alone.
+            if type(error).__module__.startswith("safetensors"):
+                raise _explain_write(staging, error) from error
+            raise
+        self._save_optimizer_and_scheduler(str(staging))
+        self._save_scaler(str(staging))
+        self._save_rng_state(str(staging))
+        if self.args.should_save:
+            self.state.save_to_json(str(staging / "trainer_state.json"))
+            content = json.dumps(self._run_state(), indent=1)
+            (staging / RUN_STATE_FILE).write_text(content + "\n", encoding="utf-8")
+
+    def _finish(self, staging: Path) -> None:
+        output_dir = Path(self.args.output_dir)
+        if self._run_number is None:
+            self._run_number = next_run_number(output_dir)
+        finish_checkpoint(
+            staging,
+            step=self.state.global_step,
+            run_number=self._run_number,
+            examples_per_step=self.get_total_train_batch_size(self.args),
+        )
+        best = self.state.best_model_checkpoint
+        if self.args.save_total_limit:
+            prune_checkpoints(
+                output_dir,
+                keep=self.args.save_total_limit,
+                protected=[Path(best)] if best is not None else [],
+            )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # As the Trainer, without its pickled arguments.
+        if not self.args.should_save:
+            return
+        folder = output_dir or self.args.output_dir
+        os.makedirs(folder, exist_ok=True)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+    def _run_state(self) -> dict[str, Any]:
+        return {
+            "pending_evaluation": self._pending_evaluation,
+            "train_seconds": self.train_seconds,
+            "loss_since_log": float(self._tr_loss),
+            "last_logged_step": self._globalstep_last_logged,
+            "skipped_steps": self.skipped_steps,
+            "bad_steps_in_a_row": self._bad_steps_in_a_row,
+            "num_pieces": self.num_pieces,
+            "batch_size": self._train_batch_size,
+        }
+
+    # ---- resuming ----
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: str | None,
+        trial: Any,
+    ) -> Any:
+        result = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is not None:
+            self._restore(Path(resume_from_checkpoint))
+        return result
+
+    def _restore(self, folder: Path) -> None:
+        path = folder / RUN_STATE_FILE
+        if path.is_file():
+            self._restored = _read_run_state(path)
+            self._pending_evaluation = self._restored["pending_evaluation"]
+            self.train_seconds = self._restored["train_seconds"]
+            self.skipped_steps = self._restored["skipped_steps"]
+            self._bad_steps_in_a_row = self._restored["bad_steps_in_a_row"]
+            self.num_pieces = self._restored["num_pieces"]
+            before = self._restored["batch_size"]
+            if before != self._train_batch_size:
+                logger.warning(
+                    "batch_size 由 %d 改为 %d：这一轮余下样本的顺序会改变", before, self._train_batch_size
+                )
+        self._saved_step = self.state.global_step
+        # Found by its step: the recorded path may be of another machine, or of an attacker.
+        best = self.state.best_global_step
+        self.state.best_model_checkpoint = None
+        if not best or not self.args.load_best_model_at_end:
+            return
+        for place in (self._checkpoint_path(best), folder.parent / f"checkpoint-{best}"):
+            try:
+                self.state.best_model_checkpoint = str(verify_checkpoint(place).path)
+                return
+            except AdapterError as error:
+                problem = error
+        logger.warning("最佳检查点不能用，训练结束时不再载入它: %s", problem)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        folder = Path(checkpoint or "")
+        one = "rng_state.pth"
+        name = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else one
+        if checkpoint is not None and not (folder / name).is_file():
+            seed = f"{self.args.seed}-{self.state.global_step}-{self.args.process_index}"
+            number = random.Random(seed).getrandbits(31)
+            random.seed(number)
+            np.random.seed(number)
+            torch.manual_seed(number)
+            logger.info("进程数已改变，随机状态由种子和步数重新确定")
+            return
+        super()._load_rng_state(checkpoint)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        self._catch_up(kwargs["model"], kwargs["trial"], kwargs["epoch"], kwargs["start_time"])
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> Any:
+        self._catch_up(self.model_wrapped, trial, self.state.epoch, start_time)
+        return super()._finalize_training(trial, num_train_samples, start_time)
+
+    def _catch_up(self, model: Any, trial: Any, epoch: float, start_time: float) -> None:
+        """Puts the loss since the last log record back and does the evaluation left undone."""
+        if self._restored:
+            self._tr_loss += self._restored["loss_since_log"]
+            self._globalstep_last_logged = self._restored["last_logged_step"]
+            self._restored = {}
+        if self._pending_evaluation:
+            self._pending_evaluation = False
+            self.control.should_evaluate = True
+            self.control.should_save = True
+            self.control.should_log = False
+            self._maybe_log_save_evaluate(
+                self._tr_loss, None, model, trial, epoch, None, start_time
+            )
+
+
+class _StepGuard(TrainerCallback):  # type: ignore[misc]
+    """Has the trainer look at the gradients before each optimizer step."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self._trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after clipping."""
+        self._trainer.check_gradients()
+
+
+def _read_run_state(path: Path) -> dict[str, Any]:
+    """The run's state, every field of its kind.
+
+    Raises:
+        AdapterError: a field is missing or of another kind.
+    """
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "pending_evaluation": bool,
+        "train_seconds": (int, float),
+        "loss_since_log": (int, float),
+        "last_logged_step": int,
+        "skipped_steps": int,
+        "bad_steps_in_a_row": int,
+        "num_pieces": int,
+        "batch_size": int,
+    }
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path}: not readable ({error}); use another checkpoint") from error
+    for name, kind in kinds.items():
+        value = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise AdapterError(f"{path}: {name} is {value!r}; use another checkpoint")
+    return dict(content)
+
+
+def _explain_write(path: Path, error: Exception) -> OutputError:
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    return OutputError(
+        f"checkpoint: {str(path)!r} cannot be written ({reason}); make room or mend the folder's "
+        "permissions, then continue with --resume_from_checkpoint auto"
+    )
