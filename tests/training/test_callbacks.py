@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from tripletune.training.callbacks import HistoryCallback, ProgressCallback
+
+LOG = {"loss": 2.123456, "learning_rate": 0.000199999999, "epoch": 0.104}
+
+
+def build_state(**changes) -> SimpleNamespace:
+    fields = {
+        "max_steps": 10,
+        "global_step": 0,
+        "num_input_tokens_seen": 500,
+        "is_world_process_zero": True,
+        "log_history": [],
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+@pytest.fixture
+def progress():
+    callback = ProgressCallback()
+    yield callback
+    callback.on_train_end(None, build_state(), None)
+
+
+def test_progress_prints_a_record_as_the_guide_shows_it(progress, capsys):
+    progress.on_train_begin(None, build_state(), None)
+    progress.on_log(None, build_state(), None, logs=LOG)
+    line = "{'loss': 2.1235, 'learning_rate': 0.0002, 'epoch': 0.1}"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_progress_leaves_the_record_as_it_is(progress):
+    logs = dict(LOG)
+    progress.on_train_begin(None, build_state(), None)
+    progress.on_log(None, build_state(), None, logs=logs)
+    assert logs == LOG
+
+
+def test_progress_does_not_print_the_summary(progress, capsys):
+    progress.on_train_begin(None, build_state(), None)
+    progress.on_log(None, build_state(), None, logs={"train_runtime": 1.0, "train_loss": 2.0})
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_shows_steps_and_tokens_a_second(progress, capsys):
+    progress.on_train_begin(None, build_state(), None)
+    progress.on_step_end(None, build_state(global_step=4), None)
+    progress.on_train_end(None, build_state(global_step=4), None)
+    shown = capsys.readouterr().err
+    assert "4/10" in shown
+    assert "tokens/s" in shown
+
+
+def test_progress_goes_on_where_a_resumed_run_stands(progress, capsys):
+    progress.on_train_begin(None, build_state(global_step=6), None)
+    assert "6/10" in capsys.readouterr().err
+
+
+def test_progress_is_silent_on_other_ranks(progress, capsys):
+    state = build_state(is_world_process_zero=False)
+    progress.on_train_begin(None, state, None)
+    progress.on_step_end(None, state, None)
+    progress.on_log(None, state, None, logs=LOG)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("moment", ["on_save", "on_train_end"])
+def test_history_is_written_at_checkpoints_and_at_the_end(tmp_path, moment):
+    records = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]
+    getattr(HistoryCallback(tmp_path), moment)(None, build_state(log_history=records), None)
+    written = json.loads((tmp_path / "training_history.json").read_text(encoding="utf-8"))
+    assert written == records
+    assert (tmp_path / "training_curves.png").is_file()
+
+
+def test_history_is_written_by_one_rank_only(tmp_path):
+    state = build_state(is_world_process_zero=False, log_history=[{"step": 1, "loss": 2.0}])
+    HistoryCallback(tmp_path).on_train_end(None, state, None)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tripletune.config import TrainingSettings
+from tripletune.errors import AdapterError, ConfigError, DataError, ModelError, OutputError
+from tripletune.schema import Example, Triplet
+from tripletune.training import run as area
+from tripletune.training.run import TrainingRun, check_output_dir, find_checkpoint, score_model
+
+EXAMPLES = [
+    Example("甲公司位于乙市。", (Triplet("甲公司", "位于", "乙市"),)),
+    Example("丙毕业于丁大学。", (Triplet("丙", "毕业院校", "丁大学"),)),
+    Example("今天天气不错。"),
+    Example("《戊》的作者是己。", (Triplet("戊", "作者", "己"),)),
+]
+LINES = "".join(example.to_json() + "\n" for example in EXAMPLES)
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_model_dir) -> TrainingSettings:
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.jsonl").write_text(LINES, encoding="utf-8")
+    return TrainingSettings(
+        model_name=str(tiny_model_dir),
+        train_file=tmp_path / "train.jsonl",
+        validation_file=tmp_path / "val.jsonl",
+        output_dir=tmp_path / "out",
+        batch_size=2,
+        gradient_accumulation_steps=1,
+        learning_rate=5e-3,
+        max_steps=4,
+        eval_steps=2,
+        save_steps=2,
+        logging_steps=1,
+        load_best_model_at_end=False,
+    )
+
+
+@pytest.fixture
+def short_answers(monkeypatch):
+    """No generation: an untrained model would write on to its limit."""
+    nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+    monkeypatch.setattr(area, "score_model", lambda model, tokenizer, examples: nothing)
+
+
+def write_checkpoint(folder: Path, step: int) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "trainer_state.json").write_text("{}", encoding="utf-8")
+    return path
+
+
+def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_find_checkpoint_starts_anew_when_none_is_asked_for(settings):
+    write_checkpoint(settings.output_dir, 50)
+    assert find_checkpoint(settings) is None
+
+
+def test_find_checkpoint_takes_the_named_one(settings, tmp_path):
+    path = write_checkpoint(tmp_path / "other", 50)
+    assert find_checkpoint(settings.changed(resume_from_checkpoint=str(path))) == str(path)
+
+
+def test_find_checkpoint_takes_the_last_by_number(settings):
+    for step in (50, 150, 100):
+        write_checkpoint(settings.output_dir, step)
+    (settings.output_dir / "checkpoint-200").mkdir()
+    found = find_checkpoint(settings.changed(resume_from_checkpoint="auto"))
+    assert found == str(settings.output_dir / "checkpoint-150")
+
+
+def test_find_checkpoint_says_that_there_is_none_yet(settings, caplog):
+    caplog.set_level(logging.INFO, logger="tripletune")
+    assert find_checkpoint(settings.changed(resume_from_checkpoint="auto")) is None
+    assert caplog.messages == [f"{settings.output_dir} 中没有检查点，从头开始训练"]
+
+
+def test_find_checkpoint_says_that_a_folder_is_none(settings, tmp_path):
+    message = r"resume_from_checkpoint: '.*' is no checkpoint folder .*trainer_state\.json"
+    with pytest.raises(AdapterError, match=message):
+        find_checkpoint(settings.changed(resume_from_checkpoint=str(tmp_path)))
+
+
+def test_check_output_dir_makes_the_folder_and_leaves_it_empty(tmp_path):
+    check_output_dir(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_check_output_dir_refuses_a_file(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"output_dir: '.*out' is a file; give a folder"):
+        check_output_dir(path)
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_check_output_dir_refuses_a_folder_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"output_dir: '.*below' cannot be written \(Not a dir"):
+        check_output_dir(tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_check_output_dir_refuses_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match=r"cannot be written \(Permission denied\); give another"):
+        check_output_dir(tmp_path / "out")
+
+
+def test_run_refuses_the_output_folder_before_it_loads_a_model(settings, monkeypatch):
+    settings.output_dir.touch()
+    monkeypatch.setattr("tripletune.models.loading.load_tokenizer", lambda *a, **k: 1 / 0)
+    with pytest.raises(OutputError, match="is a file"):
+        TrainingRun(settings).setup_model_and_tokenizer()
+
+
+def test_run_says_that_there_is_no_such_model(settings, tmp_path):
+    changed = settings.changed(model_name=str(tmp_path / "none"))
+    with pytest.raises(ModelError, match=r"model: '.*none' is no folder here"):
+        TrainingRun(changed).setup_model_and_tokenizer()
+
+
+def test_run_says_that_a_layer_does_not_exist(settings):
+    changed = settings.changed(lora_target_modules=("q_proj",))
+    with pytest.raises(ConfigError, match="'q_proj' matches no linear layer"):
+        TrainingRun(changed).setup_model_and_tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (LINES.encode() + b'{"text": \n', r"train\.jsonl:5: "),
+        (b"", r"train\.jsonl: .*empty"),
+        (LINES.encode("gb18030"), r"train\.jsonl.*UTF-8"),
+        (LINES.encode() + b'{"text": "\xe7\x94\xb2", "triplets": [{"subject": "a"}]}\n', ":5: "),
+        (LINES.replace("乙市", "").encode(), r"train\.jsonl:1: .*object"),
+    ],
+)
+def test_run_names_file_and_line_of_bad_data(settings, content, message):
+    settings.train_file.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        TrainingRun(settings).prepare_datasets()
+
+
+def test_run_says_that_nothing_fits(settings):
+    changed = settings.changed(max_source_length=8)
+    message = r"train\.jsonl: none of the 4 examples fits max_source_length=8 and max_target_length"
+    with pytest.raises(DataError, match=message):
+        TrainingRun(changed).prepare_datasets()
+
+
+def test_run_reports_what_it_drops(settings, caplog):
+    long = Example("很长的句子，" * 60 + "甲位于乙。", (Triplet("甲", "位于", "乙"),))
+    settings.train_file.write_text(LINES + long.to_json() + "\n", encoding="utf-8")
+    run = TrainingRun(settings.changed(max_source_length=100))
+    run.prepare_datasets()
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "共 5 条, 保留 4 条; 文本过长丢弃 1 条 (max_source_length=100)" in warning
+    assert len(run._train_set) == 4
+
+
+def test_run_logs_the_guides_lines(settings, caplog, capfd, short_answers):
+    caplog.set_level(logging.INFO, logger="tripletune")
+    TrainingRun(settings).train()
+    lines = [
+        "加载分词器...",
+        "设置量化配置...",
+        "加载基础模型...",
+        "设置LoRA配置...",
+        "准备训练数据集...",
+        f"加载了 4 条数据从 {settings.train_file}",
+        "准备验证数据集...",
+        f"加载了 4 条数据从 {settings.validation_file}",
+        "开始训练...",
+    ]
+    assert [message for message in caplog.messages if message in lines] == lines
+    assert "trainable params: 4,096 || all params: 365,056 || trainable%: 1.1220" in (
+        capfd.readouterr().out.splitlines()
+    )
+
+
+def test_run_leaves_a_folder_that_peft_loads(settings, short_answers):
+    from peft import PeftModel
+
+    from tripletune.models.loading import load_model
+
+    run = TrainingRun(settings)
+    run.train()
+    names = {path.name for path in settings.output_dir.iterdir()}
+    assert {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "ice_text.model",
+        "tokenizer_config.json",
+        "training_history.json",
+        "training_curves.png",
+        "trainer_state.json",
+    } <= names
+    base = load_model(settings.model_name, quantize=False, device="cpu")
+    loaded = PeftModel.from_pretrained(base, settings.output_dir)
+    ours = {n: p for n, p in run.model.named_parameters() if "lora_" in n}
+    theirs = {n: p for n, p in loaded.named_parameters() if "lora_" in n}
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert any(p.abs().sum() > 0 for n, p in theirs.items() if "lora_B" in n)
+
+
+def test_run_goes_on_as_if_it_had_not_been_interrupted(settings, short_answers, tmp_path):
+    TrainingRun(settings).train()
+    expected = read_adapter(settings.output_dir)
+    history = json.loads((settings.output_dir / "training_history.json").read_text())
+    resumed_dir = tmp_path / "resumed"
+    shutil.copytree(settings.output_dir / "checkpoint-2", resumed_dir / "checkpoint-2")
+    resumed = settings.changed(output_dir=resumed_dir, resume_from_checkpoint="auto")
+    TrainingRun(resumed).train()
+    actual = read_adapter(resumed_dir)
+    assert {name: value.tolist() for name, value in actual.items()} == {
+        name: value.tolist() for name, value in expected.items()
+    }
+    again = json.loads((resumed_dir / "training_history.json").read_text())
+    assert [r["loss"] for r in again if "loss" in r] == [r["loss"] for r in history if "loss" in r]
+
+
+def test_run_scores_at_most_200_sentences(settings):
+    run = TrainingRun(settings)
+    assert run.num_scored == 0
+    run.validation_examples = EXAMPLES * 60
+    assert run.num_scored == 200
+
+
+def test_score_model_gives_zero_where_nothing_is_predicted(settings):
+    from tripletune.models.loading import load_model_and_tokenizer
+
+    model, tokenizer = load_model_and_tokenizer(settings.model_name, quantize=False, device="cpu")
+    scores = score_model(model, tokenizer, EXAMPLES[:1])
+    assert scores == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
