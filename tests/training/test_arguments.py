@@ -88,7 +88,8 @@ def test_arguments_on_a_cpu_use_neither_half_precision_nor_checkpointing(tmp_pat
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     arguments = build(tmp_path)
     assert arguments.use_cpu
-    assert not (arguments.bf16 or arguments.fp16)
+    assert not arguments.bf16
+    assert not arguments.fp16
     assert not arguments.gradient_checkpointing
     assert arguments.optim == "adamw_torch"
 

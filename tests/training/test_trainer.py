@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -227,7 +228,7 @@ def test_sampler_batches_are_neighbours_in_length(lengths, batch_size):
         return
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     ranges = sorted((min(b), max(b)) for b in ([lengths[i] for i in batch] for batch in batches))
-    assert all(first[1] <= second[0] for first, second in zip(ranges, ranges[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in pairwise(ranges))
 
 
 def test_sampler_orders_differ_between_epochs_and_seeds():
