@@ -8,6 +8,7 @@ from tripletune.data.generator.clauses import ClauseWriter
 from tripletune.data.generator.domain import Domain, EntityType, Relation
 from tripletune.data.generator.names import NameSource
 from tripletune.data.generator.sentences import Difficulty
+from tripletune.data.generator.world import build_world
 
 TYPES = {
     "图书": EntityType("图书", "图书", "图书", "《{}》", ("该书",), ("很好看",)),
@@ -22,9 +23,9 @@ BIRTH = Relation("出生地", "人物", "城市", (), ("{s}生于{o}",), ("出�
 
 def build(*relations, **difficulty):
     stream = random.Random(1)
-    domain = Domain(TYPES, relations)
     names = NameSource("train", stream)
-    return ClauseWriter(domain, names, stream.random, Difficulty(**difficulty))
+    world = build_world(Domain(TYPES, relations), names, stream.random)
+    return ClauseWriter(world, names, stream.random, Difficulty(**difficulty))
 
 
 def write_many(writer, count, times=300):
@@ -115,9 +116,8 @@ def test_a_domain_with_one_relation_can_state_any_number_of_facts(count):
         assert len(facts) == count
 
 
-def test_write_clause_says_a_relation_and_notes_no_fact():
+def test_write_doubtful_says_a_relation_and_notes_no_fact():
     mentions = []
-    text, option, shown = build(BIRTH).write_clause(mentions)
-    assert option.relation == BIRTH
-    assert text == f"{shown}生于{mentions[1][0]}"
-    assert shown == mentions[0][0]
+    text = build(BIRTH).write_doubtful(mentions)
+    assert [kind for _, kind in mentions] == ["人物", "城市"]
+    assert text == f"{mentions[0][0]}生于{mentions[1][0]}"

@@ -10,16 +10,16 @@ import sys
 
 import pytest
 
-from tripletune.data.generator import SentenceGenerator
 from tripletune.data.generator.dataset import (
-    NameFilter,
+    DatasetPlan,
     generate_examples,
-    open_names,
+    write_dataset,
     write_default_data,
-    write_files,
 )
+from tripletune.data.generator.domain import Domain, EntityType, Relation
+from tripletune.data.generator.sentences import Difficulty, SentenceGenerator
 from tripletune.errors import ConfigError, OutputError
-from tripletune.schema import Example, Triplet
+from tripletune.schema import Example
 
 OPEN_TYPES = {
     *("人物", "公司", "学校", "地点", "图书", "影视作品", "歌曲", "专辑", "出版社", "奖项", "产品"),
@@ -52,7 +52,7 @@ def test_write_default_data_writes_canonical_lines(files):
 def test_write_default_data_gives_the_same_bytes_for_the_same_seed(files):
     # Recorded with Python 3.10.13, 3.11.7, 3.12.1 and 3.13.0, which all agree.
     digests = [hashlib.md5(file.path.read_bytes()).hexdigest() for file in files]
-    assert digests == ["e5d18e46adb147fe6151dc7a79e05c3e", "b861682461f6de1ed1e2a653955300f0"]
+    assert digests == ["0b71f1ef25b9d2768e3c3cb0cb2fedf3", "1eb6f10257e8e47b027c578a942b78d3"]
 
 
 def test_write_default_data_gives_other_bytes_for_another_seed(files, tmp_path):
@@ -100,68 +100,95 @@ def test_no_sentence_occurs_twice(files):
 
 
 def test_distractors_of_validation_never_occur_in_training():
-    train, validation = generate_examples(3000, 300, seed=5)
+    files = generate_examples(DatasetPlan(3000, 300, seed=5))
+    everything = "\n".join(example.text for example in files["train_triplet.jsonl"])
+    texts = {example.text for example in files["val_triplet.jsonl"]}
     source = SentenceGenerator("validation", 5)
-    sentences = [source.generate_sentence() for _ in range(len(validation))]
-    texts = {example.text for example in validation}
-    everything = "\n".join(example.text for example in train)
-    for sentence in sentences:
+    num_names = 0
+    while texts:
+        sentence = source.generate_sentence()
         if sentence.text in texts:
-            assert [name for name in open_names(sentence) if name in everything] == []
+            texts.discard(sentence.text)
+            names = list(source.open_names(sentence))
+            num_names += len(names)
+            assert [name for name in names if name in everything] == []
+    assert num_names > 500
 
 
-def test_generate_examples_can_hold_out_phrasings():
-    train, validation = generate_examples(1500, 300, seed=3, hold_out_phrasings=True)
-    sides = [" ".join(example.text for example in part) for part in (train, validation)]
-    # `由|执导` is reserved for validation, `|执导了` is not.
-    assert [len(re.findall("由[^，。]*执导", text)) > 0 for text in sides] == [False, True]
-    assert [len(re.findall("执导了", text)) > 0 for text in sides] == [True, False]
+def test_unseen_phrasings_occur_in_one_file_only():
+    files = generate_examples(DatasetPlan(1500, 300, 300, seed=3))
+    texts = {name: " ".join(example.text for example in files[name]) for name in files}
+    found = {
+        name: (bool(re.search("由[^，。]*执导", text)), "执导了" in text)
+        for name, text in texts.items()
+    }
+    # `由|执导` is reserved, `|执导了` is not.
+    assert found == {
+        "train_triplet.jsonl": (False, True),
+        "val_triplet.jsonl": (False, True),
+        "val_unseen_phrasing.jsonl": (True, False),
+    }
 
 
-@pytest.mark.parametrize(("train", "validation"), [(0, 1), (1, 0), (-3, 5)])
-def test_generate_examples_refuses_numbers_below_one(train, validation):
-    with pytest.raises(ConfigError, match=r"(num_train|num_validation): (0|-3) is not"):
-        generate_examples(train, validation)
+def test_write_dataset_gives_the_same_bytes_with_any_number_of_processes(tmp_path):
+    plan = DatasetPlan(5500, 50, 50, seed=9)
+    files = [
+        [file.path.read_bytes() for file in write_dataset(plan, tmp_path / str(n), num_processes=n)]
+        for n in (1, 2)
+    ]
+    assert len(files[0]) == 3
+    assert files[0] == files[1]
 
 
-def test_name_filter_finds_names_inside_longer_words():
-    names = NameFilter(["王芳", "临海大学"])
-    assert names.occurs("王芳华来了")
-    assert names.occurs("新临海大学城")
-    assert not names.occurs("王小芳在临海的大学")
+def test_write_dataset_reports_progress_to_the_end(tmp_path):
+    calls = []
+    write_dataset(
+        DatasetPlan(1500, 20), tmp_path, progress=lambda *arguments: calls.append(arguments)
+    )
+    assert calls == [
+        ("train_triplet.jsonl", 1000, 1500),
+        ("train_triplet.jsonl", 1500, 1500),
+        ("val_triplet.jsonl", 20, 20),
+    ]
 
 
-def test_write_files_leaves_the_old_file_when_a_line_fails(tmp_path):
-    def broken():
-        yield Example("新的一行。")
-        raise ConfigError("no more")
-
-    old = tmp_path / "a.jsonl"
-    old.write_text("old\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="no more"):
-        write_files({old: broken()})
-    assert os.listdir(tmp_path) == ["a.jsonl"]
-    assert old.read_text(encoding="utf-8") == "old\n"
-
-
-def test_write_files_replaces_nothing_before_all_are_complete(tmp_path):
-    def broken():
-        raise ConfigError("no more")
-        yield
-
-    first = tmp_path / "a.jsonl"
-    with pytest.raises(ConfigError, match="no more"):
-        write_files({first: [Example("一行。")], tmp_path / "b.jsonl": broken()})
+def test_write_dataset_says_when_a_domain_is_too_small(tmp_path):
+    types = {"甲": EntityType("甲", "甲", "甲", names=("子", "丑"), shared=True)}
+    domain = Domain(types, (Relation("是", "甲", "甲", sentences=("{s}是{o}",)),))
+    plain = Difficulty(num_triplets=(0, 1), opener_rate=0, closer_rate=0)
+    with pytest.raises(ConfigError, match="more different sentences are wanted"):
+        write_dataset(DatasetPlan(1000, 2, difficulty=plain, domain=domain), tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-def test_write_files_writes_the_canonical_line(tmp_path):
-    path = tmp_path / "new" / "a.jsonl"
-    write_files({path: [Example("甲在乙。", (Triplet("甲", "位于", "乙"),))]})
-    assert path.read_bytes().decode() == (
-        '{"text": "甲在乙。", "triplets": '
-        '[{"subject": "甲", "relation": "位于", "object": "乙"}]}\n'
-    )
+def test_write_dataset_says_when_validation_takes_all_names(tmp_path):
+    types = {
+        "甲": EntityType("甲", "甲", "甲", names=("子", "丑", "寅", "卯"), shared=False),
+        "乙": EntityType("乙", "乙", "人物"),
+    }
+    domain = Domain(types, (Relation("是", "甲", "乙", sentences=("{s}是{o}",)),))
+    with pytest.raises(ConfigError, match="none of its names belongs to the pool 'validation'"):
+        write_dataset(DatasetPlan(10, 10, domain=domain), tmp_path)
+
+
+def test_generate_examples_are_those_that_are_written(files):
+    made = generate_examples(DatasetPlan())
+    for file in files:
+        lines = [example.to_json() for example in made[file.path.name]]
+        assert lines == file.path.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 1), "num_train: 0 is not a number of sentences; give at least 1"),
+        ((1, 0), "num_validation: 0 is not a number of sentences; give at least 1"),
+        ((5, 5, -3), "num_unseen_phrasing: -3 is not a number of sentences; give at least 0"),
+    ],
+)
+def test_plan_refuses_numbers_that_are_too_small(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        DatasetPlan(*arguments)
 
 
 def test_write_default_data_names_a_folder_that_is_a_file(tmp_path):

@@ -5,10 +5,14 @@ from itertools import islice
 
 import pytest
 
-from tripletune.data.generator import (
+from tripletune.data.generator.builtin import build_default_domain
+from tripletune.data.generator.sentences import (
+    DIFFICULTIES,
     Difficulty,
     SentenceGenerator,
-    build_default_domain,
+    build_example,
+    render_line,
+    with_max_triplets,
 )
 from tripletune.errors import ConfigError
 
@@ -118,3 +122,41 @@ def test_difficulty_refuses_impossible_weights(weights):
 def test_difficulty_refuses_a_rate_above_one():
     with pytest.raises(ConfigError, match=r"pronoun_rate: 1\.5 is not a share from 0 to 1"):
         Difficulty(pronoun_rate=1.5)
+
+
+def test_render_line_is_the_canonical_line():
+    generator = SentenceGenerator("train", 12, difficulty=HARD)
+    for _ in range(500):
+        sentence = generator.generate_sentence()
+        expected = build_example(sentence, generator.domain).to_json()
+        assert render_line(sentence, generator.domain) == expected
+
+
+def test_open_names_leave_out_what_every_pool_has():
+    generator = SentenceGenerator("validation", 13)
+    closed = {"国家", "职业", "语言", "民族", "日期", "面积", "人口", "金额"}
+    for _ in range(500):
+        sentence = generator.generate_sentence()
+        expected = [name for name, kind in sentence.mentions if kind not in closed]
+        assert list(generator.open_names(sentence)) == expected
+
+
+def test_difficulties_get_harder():
+    def mean_triplets(name):
+        weights = DIFFICULTIES[name].num_triplets
+        return sum(count * weight for count, weight in enumerate(weights)) / sum(weights)
+
+    assert mean_triplets("easy") < mean_triplets("medium") < mean_triplets("hard")
+    assert len(DIFFICULTIES["hard"].num_triplets) == 9
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(0, (4.0,)), (1, (4.0, 2.0)), (3, (4.0, 2.0, 1.0, 0.5))]
+)
+def test_with_max_triplets_cuts_or_extends_the_weights(most, expected):
+    assert with_max_triplets(Difficulty(num_triplets=(4.0, 2.0)), most).num_triplets == expected
+
+
+def test_with_max_triplets_refuses_more_than_eight():
+    with pytest.raises(ConfigError, match="max_triplets: 9 is not a number from 0 to 8"):
+        with_max_triplets(Difficulty(), 9)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tripletune.data.generator.domain import Domain, EntityType, Relation
+from tripletune.data.generator.domain import EntityType, Relation
 from tripletune.data.generator.names import NameSource
+from tripletune.data.generator.world import InventedWorld, Option
 
 if TYPE_CHECKING:
     from tripletune.data.generator.sentences import Difficulty
@@ -18,8 +19,6 @@ Mention = tuple[str, str]
 
 _LARGEST_GROUP = 4
 _JOINTS = ("，", "，", "；", "。", "，而")
-# A predicate that begins so may follow 都 and 分别.
-_PLAIN_STARTS = frozenset("由是毕从来师拜就任供改收根位坐地始创建成隶被出生降在于获荣赢摘加")
 _DUAL_ROLES = (
     "{o}既是{s}的{a}，也是{b}",
     "{s}的{a}和{b}都是{o}",
@@ -27,7 +26,6 @@ _DUAL_ROLES = (
     "{s}的{a}是{o}，{b}也是同一个人",
     "{o}不仅是{s}的{a}，还是{s}的{b}",
 )
-_CONFLICTING = frozenset({"配偶", "父亲", "母亲"})
 _DENIALS = (
     "{s}的{n}是{o}，而不是{x}",
     "{s}的{n}不是{x}，而是{o}",
@@ -36,23 +34,10 @@ _DENIALS = (
 )
 
 
-class _Option(NamedTuple):
-    """A relation with everything that is looked up while writing."""
-
-    relation: Relation
-    subject: EntityType
-    object: EntityType
-    sentences: tuple[str, ...]
-    predicates: tuple[str, ...]
-    plain_predicates: tuple[str, ...]
-    modifiers: tuple[str, ...]
-    nouns: tuple[str, ...]
-
-
 class _Item(NamedTuple):
     """A relation and its objects, as they stand in the text."""
 
-    option: _Option
+    option: Option
     shown: str
 
 
@@ -60,43 +45,30 @@ class ClauseWriter:
     """Writes the clauses of a sentence and notes the facts they state.
 
     Args:
-        domain: Types, relations and phrasings.
-        names: Where names come from.
+        world: Where facts come from.
+        names: What chooses among wordings.
         random: Numbers from 0 to 1.
         difficulty: How often which structure occurs.
     """
 
     def __init__(
         self,
-        domain: Domain,
+        world: InventedWorld,
         names: NameSource,
         random: Callable[[], float],
         difficulty: Difficulty,
     ) -> None:
-        self.names = names
+        self._world = world
         self._pick = names.pick
         self._random = random
         self._difficulty = difficulty
-        self.options = tuple(_compile(relation, domain) for relation in domain.relations)
-        self.with_nouns = tuple(option for option in self.options if option.nouns)
-        self._by_subject: dict[str, tuple[_Option, ...]] = {
-            name: tuple(option for option in self.options if option.subject.name == name)
-            for name in domain.by_subject
-        }
-        self._capacity = {
-            name: len({option.relation.name for option in options})
-            for name, options in self._by_subject.items()
-        }
-        self._largest = max(self._capacity.values())
         self._plain_clauses = tuple(
             (option, text)
-            for option in self.options
+            for option in world.options
             for text in option.sentences
             if "，" not in text
-        ) or tuple((option, option.sentences[0]) for option in self.options)
-        self._nestable = tuple(o for o in self.options if o.object.name in self._by_subject)
-        self._shareable = tuple(o for o in self.options if o.plain_predicates)
-        self._dual = _find_dual_roles(self.options)
+        ) or tuple((option, option.sentences[0]) for option in world.options)
+        self._names = names
         self._facts: list[Fact] = []
         self._mentions: list[Mention] = []
 
@@ -115,33 +87,29 @@ class ClauseWriter:
             rest -= size
         return text
 
-    def write_clause(self, mentions: list[Mention]) -> tuple[str, _Option, str]:
-        """One clause that says a relation of two new entities, its relation, its subject as shown.
-
-        The fact is not noted: the clause is meant to be denied or doubted.
-        """
-        self._facts, self._mentions = [], mentions
-        option, text = self._pick(self._plain_clauses)
-        subject = self._name(option.subject)
-        shown = option.subject.mark.format(subject)
-        return text.format(s=shown, o=self._show(self._name(option.object), option)), option, shown
-
-    def new_object(self, option: _Option, mentions: list[Mention]) -> str:
-        """Another object of a relation, as shown in a text."""
+    def write_doubtful(self, mentions: list[Mention]) -> str | None:
+        """One clause that says a relation not known to hold, or None; no fact is noted."""
         self._mentions = mentions
-        return self._show(self._name(option.object), option)
+        option, text = self._pick(self._plain_clauses)
+        subject = self._names.draw(option.subject.kind)
+        wrong = self._world.draw_wrong(option, subject)
+        if wrong is None:
+            return None
+        shown = option.subject.mark.format(self._note(subject, option.subject))
+        return text.format(s=shown, o=self._show(self._note(wrong, option.object), option))
 
     def _group(self, count: int) -> str:
         if count > 1:
             chance = self._random()
-            if chance < self._difficulty.nested_rate and self._nestable:
-                return self._nested(count)
-            if chance < self._difficulty.nested_rate + self._difficulty.overlap_rate:
-                return self._overlap(count)
-        option = self._pick(self.options)
-        while self._capacity[option.subject.name] < min(count, self._largest):
-            option = self._pick(self.options)
-        subject = self._name(option.subject)
+            text = None
+            if chance < self._difficulty.nested_rate:
+                text = self._nested(count)
+            elif chance < self._difficulty.nested_rate + self._difficulty.overlap_rate:
+                text = self._overlap(count)
+            if text is not None:
+                return text
+        option, subject = self._world.draw_about(count)
+        self._note(subject, option.subject)
         before = len(self._facts)
         text = self._about(option.subject, subject, self._items(option, subject, count, set()))
         return text + self._go_on(count - len(self._facts) + before)
@@ -150,43 +118,37 @@ class ClauseWriter:
         """Further clauses for facts that found no place in what was written."""
         return self._pick(_JOINTS) + self._group(count) if count else ""
 
-    def _name(self, entity_type: EntityType) -> str:
-        name = self.names.draw(entity_type.kind)
+    def _note(self, name: str, entity_type: EntityType) -> str:
         self._mentions.append((name, entity_type.name))
         return name
 
-    def _show(self, name: str, option: _Option) -> str:
+    def _show(self, name: str, option: Option) -> str:
         return option.object.mark.format(name)
 
-    def _items(self, first: _Option, subject: str, count: int, used: set[str]) -> list[_Item]:
+    def _items(self, first: Option, subject: str, count: int, used: set[str]) -> list[_Item]:
         """Up to `count` facts about a subject by relations not used so far, grouped by relation."""
         items: list[_Item] = []
-        used.add(first.relation.name)
-        option = first
-        siblings = self._by_subject[first.subject.name]
-        capacity = self._capacity[first.subject.name]
-        while True:
+        option: Option | None = first
+        while option is not None and count:
+            used.add(option.relation.name)
             size = 1
             most = min(count, option.relation.max_objects)
             if most > 1 and self._random() < self._difficulty.list_rate:
                 size = 2 + int(self._random() * (most - 1))
-            items.append(_Item(option, self._list_objects(option, subject, size)))
-            count -= size
-            if not count or len(used) == capacity:
-                return items
-            while option.relation.name in used:
-                option = self._pick(siblings)
-            used.add(option.relation.name)
+            objects = self._world.draw_objects(option, subject, size)
+            items.append(_Item(option, self._state(option, subject, objects)))
+            count -= len(objects)
+            if count:
+                option = self._world.next_option(option.subject.name, subject, used)
+        return items
 
-    def _list_objects(self, option: _Option, subject: str, size: int) -> str:
+    def _state(self, option: Option, subject: str, objects: Sequence[str]) -> str:
+        """The objects as they stand in a text; a fact is noted for each."""
         shown = []
-        for _ in range(size):
-            name = self._name(option.object)
-            while size > 1 and self._show(name, option) in shown:
-                name = self._name(option.object)
-            self._facts.append((subject, option.relation, name))
+        for name in objects:
+            self._facts.append((subject, option.relation, self._note(name, option.object)))
             shown.append(self._show(name, option))
-        return shown[0] if size == 1 else self._join(shown)
+        return shown[0] if len(shown) == 1 else self._join(shown)
 
     def _join(self, shown: Sequence[str]) -> str:
         last = self._pick(("和", "和", "与", "、", "以及", "及"))
@@ -195,23 +157,26 @@ class ClauseWriter:
     def _about(self, entity: EntityType, subject: str, items: list[_Item]) -> str:
         shown = entity.mark.format(subject)
         if len(items) == 1:
-            return self._single(entity, shown, items[0])
+            return self._single(entity, subject, items[0])
         return self._several(entity, shown, items)
 
-    def _single(self, entity: EntityType, shown: str, item: _Item) -> str:
+    def _single(self, entity: EntityType, subject: str, item: _Item) -> str:
         option, chance = item.option, self._random()
+        shown = entity.mark.format(subject)
         if chance < 0.14 and option.modifiers and entity.neutral:
             modifier = self._pick(option.modifiers).format(o=item.shown)
             return modifier + shown + self._pick(entity.neutral)
         if chance < 0.22 and option.predicates:
             return shown + self._pick(option.predicates).format(o=item.shown)
         if chance < 0.22 + self._difficulty.negation_rate and option.nouns:
-            return self._pick(_DENIALS).format(
-                s=shown,
-                n=self._pick(option.nouns),
-                o=item.shown,
-                x=self._show(self._name(option.object), option),
-            )
+            wrong = self._world.draw_wrong(option, subject)
+            if wrong is not None:
+                return self._pick(_DENIALS).format(
+                    s=shown,
+                    n=self._pick(option.nouns),
+                    o=item.shown,
+                    x=self._show(self._note(wrong, option.object), option),
+                )
         if chance > 0.97 and option.nouns and entity.neutral:
             brackets = f"（{self._pick(option.nouns)}：{item.shown}）"
             neutral = self._pick(entity.neutral)
@@ -258,30 +223,33 @@ class ClauseWriter:
         sentences = [self._pick(i.option.sentences).format(s=shown, o=i.shown) for i in items]
         return self._pick(("，", "；", "。")).join(sentences)
 
-    def _nested(self, count: int) -> str:
+    def _nested(self, count: int) -> str | None:
         """Facts about a subject, and facts about the object of one of them."""
+        drawn = self._world.draw_nested()
+        if drawn is None:
+            return None
         before = len(self._facts)
-        option = self._pick(self._nestable)
-        num_inner = min(count - 1, self._capacity[option.object.name], 1 + int(self._random() * 2))
-        num_outer = min(count - num_inner, self._capacity[option.subject.name])
-        subject = self._name(option.subject)
-        shown = option.subject.mark.format(subject)
-        middle = self._name(option.object)
-        self._facts.append((subject, option.relation, middle))
+        option, subject, middle = drawn
+        outer_type, inner_type = option.subject, option.object
+        num_inner = min(
+            count - 1, self._world.capacity(inner_type.name, middle), 1 + int(self._random() * 2)
+        )
+        num_outer = min(count - num_inner, self._world.capacity(outer_type.name, subject))
+        shown = outer_type.mark.format(self._note(subject, outer_type))
+        self._state(option, subject, [middle])
         text = ""
         if num_outer > 1:
-            siblings = self._by_subject[option.subject.name]
-            other = self._pick(siblings)
-            while other.relation.name == option.relation.name:
-                other = self._pick(siblings)
             used = {option.relation.name}
-            outer = self._items(other, subject, num_outer - 1, used)
-            text = self._about(option.subject, subject, outer) + self._pick(("，", "。", "；"))
-        inner = self._pick(self._by_subject[option.object.name])
-        text += self._link(option, shown, middle, self._items(inner, middle, num_inner, set()))
+            other = self._world.next_option(outer_type.name, subject, used)
+            if other is not None:
+                outer = self._items(other, subject, num_outer - 1, used)
+                text = self._about(outer_type, subject, outer) + self._pick(("，", "。", "；"))
+        inner = self._world.next_option(inner_type.name, middle, ())
+        if inner is not None:
+            text += self._link(option, shown, middle, self._items(inner, middle, num_inner, set()))
         return text + self._go_on(count - len(self._facts) + before)
 
-    def _link(self, option: _Option, shown: str, middle: str, items: list[_Item]) -> str:
+    def _link(self, option: Option, shown: str, middle: str, items: list[_Item]) -> str:
         middle_shown = self._show(middle, option)
         chance = self._random()
         has_predicates = all(item.option.predicates for item in items)
@@ -298,20 +266,26 @@ class ClauseWriter:
         joint = self._pick(("，", "。", "；"))
         return sentence + joint + self._about(option.object, middle, items)
 
-    def _overlap(self, count: int) -> str:
+    def _overlap(self, count: int) -> str | None:
         """Facts that share an object, a pair of entities or a relation, and others for the rest."""
+        before = len(self._facts)
         chance = self._random()
-        if chance < 0.3 and self._dual:
+        text = None
+        if chance < 0.3:
             text = self._dual_role()
-        elif chance < 0.6 and self._shareable:
+        if text is None and chance < 0.6:
             text = self._shared_object()
-        else:
+        if text is None:
             text = self._contrast()
-        return text + self._go_on(count - 2)
+        return None if text is None else text + self._go_on(count - len(self._facts) + before)
 
-    def _dual_role(self) -> str:
-        first, second = self._pick(self._dual)
-        subject, object_ = self._name(first.subject), self._name(first.object)
+    def _dual_role(self) -> str | None:
+        drawn = self._world.draw_dual()
+        if drawn is None:
+            return None
+        first, second, subject, object_ = drawn
+        self._note(subject, first.subject)
+        self._note(object_, first.object)
         self._facts.append((subject, first.relation, object_))
         self._facts.append((subject, second.relation, object_))
         return self._pick(_DUAL_ROLES).format(
@@ -321,23 +295,28 @@ class ClauseWriter:
             b=second.nouns[0],
         )
 
-    def _shared_object(self) -> str:
-        option = self._pick(self._shareable)
-        subjects = [self._name(option.subject), self._name(option.subject)]
-        object_ = self._name(option.object)
+    def _shared_object(self) -> str | None:
+        drawn = self._world.draw_shared()
+        if drawn is None:
+            return None
+        option, subjects, object_ = drawn
+        self._note(object_, option.object)
         for subject in subjects:
+            self._note(subject, option.subject)
             self._facts.append((subject, option.relation, object_))
         shown = [option.subject.mark.format(subject) for subject in subjects]
         predicate = self._pick(option.plain_predicates).format(o=self._show(object_, option))
         joint = self._pick(("和", "与", "、", "跟"))
         return joint.join(shown) + self._pick(("都", "均", "同样")) + predicate
 
-    def _contrast(self) -> str:
-        option = self._pick(self._shareable or self.options)
-        subjects = [self._name(option.subject), self._name(option.subject)]
-        objects = [self._name(option.object), self._name(option.object)]
+    def _contrast(self) -> str | None:
+        drawn = self._world.draw_contrast()
+        if drawn is None:
+            return None
+        option, subjects, objects = drawn
         for subject, object_ in zip(subjects, objects, strict=True):
-            self._facts.append((subject, option.relation, object_))
+            self._note(subject, option.subject)
+            self._state(option, subject, [object_])
         first, second = (option.subject.mark.format(subject) for subject in subjects)
         one, other = (self._show(object_, option) for object_ in objects)
         chance = self._random()
@@ -348,33 +327,3 @@ class ClauseWriter:
         if chance < 0.75 and option.plain_predicates:
             return text + second + "则" + self._pick(option.plain_predicates).format(o=other)
         return text + "而" + self._pick(option.sentences).format(s=second, o=other)
-
-
-def _compile(relation: Relation, domain: Domain) -> _Option:
-    predicates = relation.all_predicates()
-    return _Option(
-        relation,
-        domain.types[relation.subject_type],
-        domain.types[relation.object_type],
-        relation.all_sentences(),
-        predicates,
-        tuple(text for text in relation.predicates if text[0] in _PLAIN_STARTS),
-        relation.modifiers,
-        relation.nouns,
-    )
-
-
-def _find_dual_roles(options: Sequence[_Option]) -> tuple[tuple[_Option, _Option], ...]:
-    """Pairs of relations that one person can have to the same subject."""
-    return tuple(
-        (first, second)
-        for first in options
-        for second in options
-        if first.subject == second.subject
-        and first.object == second.object
-        and first.object.name == "人物"
-        and first.relation.name != second.relation.name
-        and first.nouns
-        and second.nouns
-        and not {first.relation.name, second.relation.name} <= _CONFLICTING
-    )

@@ -6,9 +6,13 @@ import zlib
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-__all__ = ["Domain", "EntityType", "Phrasings", "Relation"]
+__all__ = ["Domain", "EntityType", "Phrasings", "Relation", "RelationKey", "TableRow"]
 
 Phrasings = Literal["all", "seen", "unseen"]
+RelationKey = tuple[str, str, str]
+"""Name, subject type and object type of a relation: what it is told apart by."""
+TableRow = tuple[str, RelationKey, str]
+"""A fact of a table: subject, relation, object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +22,13 @@ class EntityType:
     Attributes:
         name: The type, unique in a domain.
         label: What is written into `subject_type` and `object_type`.
-        kind: The kind of name that `NameSource` draws.
+        kind: The kind of name that `NameSource` draws; ignored where names are listed.
         mark: How a name stands in a text: `{}`, or `《{}》` for titles.
         pronouns: Words that stand for an entity already named.
         neutral: Predicates that state no relation.
+        names: The names there are, instead of a kind.
+        shared: Whether listed names occur in training and validation alike; otherwise each
+            belongs to one side, as names that are made do.
     """
 
     name: str
@@ -30,6 +37,8 @@ class EntityType:
     mark: str = "{}"
     pronouns: tuple[str, ...] = ()
     neutral: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ class Relation:
     predicates: tuple[str, ...] = ()
     modifiers: tuple[str, ...] = ()
     max_objects: int = 1
+
+    @property
+    def key(self) -> RelationKey:
+        """What the relation is told apart by."""
+        return (self.name, self.subject_type, self.object_type)
 
     def all_sentences(self) -> tuple[str, ...]:
         """The clauses of their own, and those the nouns give."""
@@ -105,10 +119,12 @@ class Domain:
     Attributes:
         types: Entity types by name.
         relations: Every relation; the same name may stand for several pairs of types.
+        facts: The facts there are; without any, facts are made up.
     """
 
     types: dict[str, EntityType]
     relations: tuple[Relation, ...]
+    facts: tuple[TableRow, ...] = ()
     by_subject: dict[str, tuple[Relation, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +138,9 @@ class Domain:
         if phrasings == "all":
             return self
         divided = [relation.restricted(phrasings) for relation in self.relations]
-        return Domain(self.types, tuple(r for r in divided if r.all_sentences()))
+        kept = tuple(relation for relation in divided if relation.all_sentences())
+        keys = {relation.key for relation in kept}
+        return Domain(self.types, kept, tuple(row for row in self.facts if row[1] in keys))
 
 
 def _wording(phrasing: str) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
 from tripletune.data.generator import morphemes as m
+from tripletune.errors import ConfigError
 
-__all__ = ["COMMON_CHARACTERS", "NAME_KINDS", "NameSource", "Pool", "pool_of"]
+__all__ = ["COMMON_CHARACTERS", "NAME_KINDS", "NameSource", "Pool", "has_name", "pool_of"]
 
 Pool = Literal["train", "validation", "base"]
 _Item = TypeVar("_Item")
@@ -50,6 +51,15 @@ def pool_of(name: str) -> Pool:
     return _POOLS[zlib.crc32(name.encode("utf-8")) % 10]
 
 
+def has_name(pool: Pool, name: str) -> bool:
+    """Whether a listed name may be drawn for a pool.
+
+    Lists are short, so the training pool has what would be left to the base model: four fifths.
+    """
+    owner = pool_of(name)
+    return owner == pool or (owner == "base" and pool == "train")
+
+
 class NameSource:
     """Draws names and values from a seeded stream.
 
@@ -60,24 +70,51 @@ class NameSource:
         pool: Which names of open types may be drawn.
         stream: The random numbers.
         odd_names: Share of stems made of arbitrary common characters instead of morphemes, 0 to 1.
+        lists: Kinds whose names are given: the names, and whether every pool has all of them.
     """
 
-    def __init__(self, pool: Pool, stream: random.Random, *, odd_names: float = 0.0) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        stream: random.Random,
+        *,
+        odd_names: float = 0.0,
+        lists: Mapping[str, tuple[Sequence[str], bool]] | None = None,
+    ) -> None:
         self.pool = pool
         self._random = stream.random
         self._odd_names = odd_names
+        self._lists = {
+            kind: [name for name in names if shared or has_name(pool, name)]
+            for kind, (names, shared) in (lists or {}).items()
+        }
         self._kinds: dict[str, tuple[Callable[[], str], bool]] = {
             kind: (getattr(self, f"_{method}"), is_open)
             for kind, (method, is_open) in NAME_KINDS.items()
         }
 
     def draw(self, kind: str) -> str:
-        """A name or value of a kind from `NAME_KINDS`."""
+        """A name or value of a kind that is listed or stands in `NAME_KINDS`.
+
+        Raises:
+            ConfigError: a list has no name for this pool.
+        """
+        if kind in self._lists:
+            return self._choose_listed(kind)
         make, is_open = self._kinds[kind]
         name = make()
         while is_open and pool_of(name) != self.pool:
             name = make()
         return name
+
+    def _choose_listed(self, kind: str) -> str:
+        names = self._lists[kind]
+        if not names:
+            raise ConfigError(
+                f"type {kind!r}: none of its names belongs to the pool {self.pool!r}; give more "
+                'names, or set "shared": true so that every pool has all of them'
+            )
+        return self.pick(names)
 
     def pick(self, items: Sequence[_Item]) -> _Item:
         """One of the items, all equally likely."""

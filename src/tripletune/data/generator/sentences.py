@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from json.encoder import encode_basestring as quote
 
 from tripletune.data.generator.builtin import build_default_domain
-from tripletune.data.generator.clauses import ClauseWriter, Fact
+from tripletune.data.generator.clauses import ClauseWriter, Fact, Mention
 from tripletune.data.generator.domain import Domain, Phrasings
-from tripletune.data.generator.names import NameSource, Pool
+from tripletune.data.generator.names import NAME_KINDS, NameSource, Pool
 from tripletune.data.generator.surroundings import Surroundings
+from tripletune.data.generator.world import build_world
 from tripletune.errors import ConfigError
 from tripletune.schema import Example, Triplet
 
-__all__ = ["MAX_TRIPLETS", "Difficulty", "Sentence", "SentenceGenerator"]
+__all__ = [
+    "DIFFICULTIES",
+    "MAX_TRIPLETS",
+    "Difficulty",
+    "Sentence",
+    "SentenceGenerator",
+    "build_example",
+    "render_line",
+    "with_max_triplets",
+]
 
 MAX_TRIPLETS = 8
+# A small table of facts may not have as many as a sentence wants; then it gets what there is.
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,51 @@ class Difficulty:
                 raise ConfigError(f"{name}: {value!r} is not a share from 0 to 1")
 
 
+DIFFICULTIES = {
+    "easy": Difficulty(
+        num_triplets=(0.1, 0.6, 0.3),
+        list_rate=0.2,
+        nested_rate=0.0,
+        overlap_rate=0.0,
+        pronoun_rate=0.1,
+        opener_rate=0.1,
+        closer_rate=0.0,
+        distractor_rate=0.0,
+        negation_rate=0.0,
+    ),
+    "medium": Difficulty(),
+    "hard": Difficulty(
+        num_triplets=(0.12, 0.16, 0.16, 0.16, 0.14, 0.1, 0.08, 0.05, 0.03),
+        list_rate=0.6,
+        nested_rate=0.3,
+        overlap_rate=0.25,
+        pronoun_rate=0.3,
+        opener_rate=0.5,
+        closer_rate=0.3,
+        distractor_rate=0.7,
+        negation_rate=0.12,
+        odd_names=0.1,
+    ),
+}
+"""Settings by name."""
+
+
+def with_max_triplets(difficulty: Difficulty, most: int) -> Difficulty:
+    """The same difficulty with at most `most` triplets in a sentence, all counts up to it possible.
+
+    A count that the difficulty leaves out gets half the weight of the one before it.
+
+    Raises:
+        ConfigError: the number is not between 0 and 8.
+    """
+    if not 0 <= most <= MAX_TRIPLETS:
+        raise ConfigError(f"max_triplets: {most!r} is not a number from 0 to {MAX_TRIPLETS}")
+    weights = list(difficulty.num_triplets[: most + 1])
+    while len(weights) <= most:
+        weights.append(weights[-1] / 2)
+    return replace(difficulty, num_triplets=tuple(weights))
+
+
 @dataclass(slots=True)
 class Sentence:
     """A sentence before it becomes an `Example`.
@@ -99,7 +157,7 @@ class SentenceGenerator:
     def __init__(
         self,
         pool: Pool,
-        seed: int,
+        seed: int | str,
         *,
         difficulty: Difficulty | None = None,
         domain: Domain | None = None,
@@ -109,9 +167,17 @@ class SentenceGenerator:
         difficulty = difficulty or Difficulty()
         stream = random.Random(f"{pool}:{seed}")
         self._random = stream.random
-        self.names = NameSource(pool, stream, odd_names=difficulty.odd_names)
-        self._clauses = ClauseWriter(self.domain, self.names, self._random, difficulty)
-        self._surroundings = Surroundings(self.domain, self.names, self._random, difficulty)
+        types = self.domain.types.values()
+        self._shared = {t.name: t.shared for t in types if t.names}
+        self.names = NameSource(
+            pool,
+            stream,
+            odd_names=difficulty.odd_names,
+            lists={t.kind: (t.names, t.shared) for t in types if t.names},
+        )
+        world = build_world(self.domain, self.names, self._random)
+        self._clauses = ClauseWriter(world, self.names, self._random, difficulty)
+        self._surroundings = Surroundings(self.domain, world, self.names, self._random, difficulty)
         self._thresholds = _accumulate(difficulty.num_triplets)
 
     def __iter__(self) -> Iterator[Example]:
@@ -125,14 +191,33 @@ class SentenceGenerator:
 
         Args:
             num_triplets: How many triplets it states; drawn by the difficulty's weights when not
-                given.
+                given. A small table of facts may give fewer.
         """
         count = self._draw_count() if num_triplets is None else num_triplets
-        facts: list[Fact] = []
-        mentions: list[tuple[str, str]] = []
         if count == 0:
+            mentions: list[Mention] = []
             text = self._surroundings.write_unrelated(self._clauses, mentions)
-            return Sentence(text, facts, mentions)
+            return Sentence(text, [], mentions)
+        for _ in range(_ATTEMPTS):
+            sentence = self._write(count)
+            if count == 1 or len({(s, r.name, o) for s, r, o in sentence.facts}) == count:
+                return sentence
+        sentence.facts = list(dict.fromkeys(sentence.facts))
+        return sentence
+
+    def open_names(self, sentence: Sentence) -> Iterator[str]:
+        """The names in a sentence that belong to one pool only."""
+        types = self.domain.types
+        for name, kind in sentence.mentions:
+            shared = self._shared.get(kind)
+            if shared is None:
+                shared = not NAME_KINDS[types[kind].kind if kind in types else kind][1]
+            if not shared:
+                yield name
+
+    def _write(self, count: int) -> Sentence:
+        facts: list[Fact] = []
+        mentions: list[Mention] = []
         body = self._clauses.write(count, facts, mentions)
         text = self._surroundings.wrap(body, mentions)
         if count > 1:
@@ -164,6 +249,19 @@ def build_example(sentence: Sentence, domain: Domain) -> Example:
             for subject, relation, object_ in sentence.facts
         ),
     )
+
+
+def render_line(sentence: Sentence, domain: Domain) -> str:
+    """`build_example(sentence, domain).to_json()`, some times faster."""
+    types = domain.types
+    triplets = [
+        f'{{"subject": {quote(subject)}, "relation": {quote(relation.name)}, '
+        f'"object": {quote(object_)}, '
+        f'"subject_type": {quote(types[relation.subject_type].label)}, '
+        f'"object_type": {quote(types[relation.object_type].label)}}}'
+        for subject, relation, object_ in sentence.facts
+    ]
+    return f'{{"text": {quote(sentence.text)}, "triplets": [{", ".join(triplets)}]}}'
 
 
 def _accumulate(weights: tuple[float, ...]) -> tuple[float, ...]:

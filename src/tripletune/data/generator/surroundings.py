@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tripletune.data.generator.domain import Domain
-from tripletune.data.generator.names import NAME_KINDS, NameSource
+from tripletune.data.generator.names import NameSource
+from tripletune.data.generator.world import InventedWorld
 
 if TYPE_CHECKING:
     from tripletune.data.generator.clauses import ClauseWriter, Mention
@@ -148,7 +149,8 @@ class Surroundings:
     """Openers, closers and sentences without triplets.
 
     Args:
-        domain: Types of entities; what mentions a type the domain lacks is not used.
+        domain: Types of entities.
+        world: Relations, and objects that a subject does not have.
         names: Where names come from.
         random: Numbers from 0 to 1.
         difficulty: How often which of them occurs.
@@ -157,18 +159,20 @@ class Surroundings:
     def __init__(
         self,
         domain: Domain,
+        world: InventedWorld,
         names: NameSource,
         random: Callable[[], float],
         difficulty: Difficulty,
     ) -> None:
-        self._domain = domain
+        self._world = world
+        self._with_nouns = tuple(option for option in world.options if option.nouns)
         self._names = names
         self._pick = names.pick
         self._random = random
         self._difficulty = difficulty
-        self._openers = self._usable(_DISTRACTING_OPENERS)
-        self._closers = self._usable(_DISTRACTING_CLOSERS)
-        self._meetings = self._usable(_MEETINGS)
+        self._openers = _split_slots(_DISTRACTING_OPENERS)
+        self._closers = _split_slots(_DISTRACTING_CLOSERS)
+        self._meetings = _split_slots(_MEETINGS)
         self._neutral_types = tuple(t for t in domain.types.values() if t.neutral)
 
     def wrap(self, body: str, mentions: list[Mention]) -> str:
@@ -187,21 +191,16 @@ class Surroundings:
             text = self._everyday()
         elif chance < 0.4 and self._neutral_types:
             text = self._neutral(mentions)
-        elif chance < 0.65 and self._meetings:
+        elif chance < 0.65:
             text = self._fill(self._pick(self._meetings), mentions)
-        elif chance < 0.9 or not clauses.with_nouns:
-            clause, _, _ = clauses.write_clause(mentions)
-            text = self._pick(_DOUBTS).format(c=clause)
+        elif chance < 0.9 or not self._with_nouns:
+            clause = clauses.write_doubtful(mentions)
+            text = self._everyday() if clause is None else self._pick(_DOUBTS).format(c=clause)
         else:
-            text = self._question(clauses, mentions)
+            text = self._question(mentions)
         if self._random() < self._difficulty.opener_rate / 2:
             text = self._choose(self._openers, _OPENERS, mentions) + text
         return text if text.endswith("？") else text + self._pick(_ENDS)
-
-    def _usable(self, texts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """Texts split at their slots, those that need an unknown type left out."""
-        split = [tuple(text.replace("}", "{").split("{")) for text in texts]
-        return tuple(parts for parts in split if all(part in NAME_KINDS for part in parts[1::2]))
 
     def _choose(
         self,
@@ -209,7 +208,7 @@ class Surroundings:
         plain: tuple[str, ...],
         mentions: list[Mention],
     ) -> str:
-        if distracting and self._random() < self._difficulty.distractor_rate:
+        if self._random() < self._difficulty.distractor_rate:
             return self._fill(self._pick(distracting), mentions)
         return self._pick(plain)
 
@@ -236,15 +235,25 @@ class Surroundings:
             text += "，" + self._pick(entity.pronouns) + self._pick(entity.neutral)
         return text
 
-    def _question(self, clauses: ClauseWriter, mentions: list[Mention]) -> str:
-        option = self._pick(clauses.with_nouns)
+    def _question(self, mentions: list[Mention]) -> str:
+        option = self._pick(self._with_nouns)
         name = self._names.draw(option.subject.kind)
         mentions.append((name, option.subject.name))
         template = self._pick(_QUESTIONS)
         if "是谁" in template and option.object.name != "人物":
             template = template.replace("是谁", "")
+        wrong = self._world.draw_wrong(option, name) if "{o}" in template else None
+        if wrong is not None:
+            mentions.append((wrong, option.object.name))
+        elif "{o}" in template:
+            template = _QUESTIONS[1]
         return template.format(
             s=option.subject.mark.format(name),
             n=self._pick(option.nouns),
-            o=clauses.new_object(option, mentions) if "{o}" in template else "",
+            o="" if wrong is None else option.object.mark.format(wrong),
         )
+
+
+def _split_slots(texts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Texts split at their slots: every second part is the kind of a name."""
+    return tuple(tuple(text.replace("}", "{").split("{")) for text in texts)
