@@ -154,9 +154,7 @@ def verify_checkpoint(path: Path) -> Checkpoint:
             raise _damaged(path, f"{name} has {size} bytes, written were {facts['bytes']!r}")
         if compute_sha256(path / name) != facts["sha256"]:
             raise _damaged(path, f"{name} was changed (SHA-256 differs)")
-    return Checkpoint(
-        path, manifest["step"], manifest["run_number"], manifest["examples_per_step"]
-    )
+    return Checkpoint(path, manifest["step"], manifest["run_number"], manifest["examples_per_step"])
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -166,7 +164,9 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     readable manifest come first.
     """
     found = [
-        path for path in output_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()
+        path
+        for path in output_dir.glob("checkpoint-*")
+        if _NAME.fullmatch(path.name) and path.is_dir()
     ]
     return sorted(found, key=_order)
 

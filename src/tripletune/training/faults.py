@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,14 @@ def split_batch(inputs: dict[str, Any], num_pieces: int) -> list[dict[str, Any]]
     """
     if not _is_packed(inputs):
         rows = len(inputs["input_ids"])
-        bounds = _bounds(list(range(rows)) + [rows], num_pieces)
+        bounds = _bounds([*range(rows), rows], num_pieces)
         return [
-            {name: tensor[first:last] for name, tensor in inputs.items()}
-            for first, last in bounds
+            {name: tensor[first:last] for name, tensor in inputs.items()} for first, last in bounds
         ]
     length = inputs["input_ids"].shape[-1]
     bounds = _bounds([*_document_starts(inputs), length], num_pieces)
     return [
-        {name: tensor[..., first:last] for name, tensor in inputs.items()}
-        for first, last in bounds
+        {name: tensor[..., first:last] for name, tensor in inputs.items()} for first, last in bounds
     ]
 
 
@@ -94,4 +93,4 @@ def _bounds(edges: list[int], num_pieces: int) -> list[tuple[int, int]]:
     num_parts = len(edges) - 1
     num_pieces = min(num_pieces, num_parts)
     cuts = [round(number * num_parts / num_pieces) for number in range(num_pieces + 1)]
-    return [(edges[a], edges[b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(edges[a], edges[b]) for a, b in itertools.pairwise(cuts)]

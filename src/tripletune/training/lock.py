@@ -45,7 +45,7 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         try:
-            file = open(self.path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
+            file = open(self.path, "a+", encoding="utf-8", errors="replace")
         except OSError as error:
             raise OutputError(
                 f"output_dir: lock {str(self.path)!r} cannot be written ({error.strerror}); give "
@@ -117,7 +117,11 @@ def _read_owner(file: IO[str]) -> str:
         return text[:200]
     if not isinstance(facts, dict):
         return text[:200]
-    return ", ".join(f"{name} {facts[name]}" for name in ("pid", "host", "user", "started", "command") if name in facts)
+    return ", ".join(
+        f"{name} {facts[name]}"
+        for name in ("pid", "host", "user", "started", "command")
+        if name in facts
+    )
 
 
 def _is_locked(path: Path, owner: str) -> OutputError:

@@ -6,7 +6,7 @@ What it changes of `transformers.Trainer`:
   forgets: the loss since the last log record, seconds trained, an evaluation that was interrupted;
 - order and division of the data come from `batch_order`; evaluation draws no random numbers from
   training's generators, so neither evaluating nor resuming changes what follows;
-- a step whose gradients are not finite changes nothing and is counted; several in a row end the run;
+- a step whose gradients are not finite changes nothing and is counted; several in a row end it;
 - a micro-batch that does not fit the memory is done in pieces, with the same gradient.
 """
 
@@ -129,7 +129,9 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
 
     # ---- steps ----
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
         """As the Trainer; a batch that does not fit the memory is done in pieces."""
         loss: Tensor | None = None
         reason = ""
@@ -153,7 +155,9 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
             loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
             return loss
         parts = split_batch(inputs, self.num_pieces)
-        losses = [super(ResumableTrainer, self).training_step(model, p, *args, **kwargs) for p in parts]
+        losses = [
+            super(ResumableTrainer, self).training_step(model, p, *args, **kwargs) for p in parts
+        ]
         return torch.stack(losses).sum()
 
     def _repeat_in_pieces(
@@ -210,8 +214,8 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         )
         if self._bad_steps_in_a_row >= MAX_BAD_STEPS:
             raise ResourceError(
-                f"loss: not finite in {MAX_BAD_STEPS} steps in a row, up to step {step}; no weights "
-                f"were changed by them. Last checkpoint: {self._last_checkpoint_name()}; use a lower "
+                f"loss: not finite in {MAX_BAD_STEPS} steps in a row, up to step {step}; they "
+                f"changed no weights. Last checkpoint: {self._last_checkpoint_name()}; use a lower "
                 f"--learning_rate (now {self.args.learning_rate!r}) or check the data, then "
                 "continue with --resume_from_checkpoint auto"
             )
@@ -420,7 +424,9 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
             before = self._restored["batch_size"]
             if before != self._train_batch_size:
                 logger.warning(
-                    "batch_size 由 %d 改为 %d：这一轮余下样本的顺序会改变", before, self._train_batch_size
+                    "batch_size 由 %d 改为 %d：这一轮余下样本的顺序会改变",
+                    before,
+                    self._train_batch_size,
                 )
         self._saved_step = self.state.global_step
         # Found by its step: the recorded path may be of another machine, or of an attacker.

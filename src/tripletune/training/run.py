@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tripletune.config import TrainingSettings
-from tripletune.errors import AdapterError, DataError, OutputError
+from tripletune.errors import DataError, OutputError
 from tripletune.schema import Example
+from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 
-__all__ = ["TrainingRun", "find_checkpoint", "score_model"]
+__all__ = ["TrainingRun", "score_model"]
 
 logger = logging.getLogger("tripletune")
 
@@ -142,16 +143,26 @@ class TrainingRun:
 
         Raises:
             AdapterError: the checkpoint to resume from does not exist or is damaged.
+            OutputError: another run trains into the folder, or it cannot be written.
+            ResourceError: memory, a GPU or a data worker failed, or losses stay not finite.
+            KeyboardInterrupt: a signal asked to stop; a checkpoint has been saved.
         """
         if self._train_set is None:
             self.prepare_datasets()
-        checkpoint = find_checkpoint(self.settings)
-        self.trainer = self._build_trainer()
-        logger.info("开始训练...")
-        if checkpoint is not None:
-            logger.info("从检查点继续: %s", checkpoint)
-        self.trainer.train(resume_from_checkpoint=checkpoint)
-        return self._save()
+        with guard_run(self.settings.output_dir) as stop:
+            checkpoint = choose_checkpoint(
+                self.settings.resume_from_checkpoint, self.settings.output_dir
+            )
+            if checkpoint is not None:
+                self.settings = match_ranks(self.settings, checkpoint)
+            self.trainer = self._build_trainer(stop)
+            logger.info("开始训练...")
+            if checkpoint is not None:
+                logger.info("从检查点继续: %s", checkpoint.path)
+            self.trainer.train(
+                resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path)
+            )
+            return self._save()
 
     @property
     def num_scored(self) -> int:
@@ -175,7 +186,7 @@ class TrainingRun:
         with plain_attention(self.model):
             return Extractor(self.model.eval(), self.tokenizer).extract(texts)
 
-    def _build_trainer(self) -> Any:
+    def _build_trainer(self, stop: Any = None) -> Any:
         from tripletune.data.collate import PackedCollator, PaddedCollator
         from tripletune.models.loading import find_position_scheme
         from tripletune.training.arguments import build_training_arguments
@@ -202,6 +213,9 @@ class TrainingRun:
             processing_class=self.tokenizer,
             scorer=self.score,
             group_by_length=not packing,
+            balance_tokens=packing,
+            stop=stop,
+            save_minutes=settings.save_minutes,
         )
         from transformers.trainer_callback import PrinterCallback
         from transformers.trainer_callback import ProgressCallback as StockProgressCallback
@@ -281,36 +295,6 @@ def score_model(model: Any, tokenizer: Any, examples: Sequence[Example]) -> dict
         "recall": strict.recall or 0.0,
         "f1": strict.f1 or 0.0,
     }
-
-
-def find_checkpoint(settings: TrainingSettings) -> str | None:
-    """The checkpoint folder to resume from; None to start anew.
-
-    Raises:
-        AdapterError: the named folder is no checkpoint, or `auto` finds none.
-    """
-    wanted = settings.resume_from_checkpoint
-    if wanted is None:
-        return None
-    if wanted != "auto":
-        if not (Path(wanted) / "trainer_state.json").is_file():
-            raise AdapterError(
-                f"resume_from_checkpoint: {wanted!r} is no checkpoint folder (it holds no "
-                "trainer_state.json); give a folder such as output/…/checkpoint-50, or auto"
-            )
-        return wanted
-    found = sorted(
-        (
-            p
-            for p in settings.output_dir.glob("checkpoint-*")
-            if (p / "trainer_state.json").is_file()
-        ),
-        key=lambda path: int(path.name.rsplit("-", 1)[-1]),
-    )
-    if not found:
-        logger.info("%s 中没有检查点，从头开始训练", settings.output_dir)
-        return None
-    return str(found[-1])
 
 
 def check_output_dir(path: Path) -> None:

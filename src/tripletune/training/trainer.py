@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from transformers.trainer import Trainer
 
 from tripletune.data.encode import TokenizedExample
+from tripletune.training.batch_order import ShuffledOrder
+from tripletune.training.faults import is_out_of_memory, split_batch
+from tripletune.training.resumable import ResumableTrainer
 
 __all__ = ["ExampleDataset", "TripletTrainer"]
+
+logger = logging.getLogger("tripletune")
 
 Scorer = Callable[[], Mapping[str, float]]
 
@@ -32,7 +37,7 @@ class ExampleDataset(Dataset[TokenizedExample]):
         return self.examples[index]
 
 
-class TripletTrainer(Trainer):  # type: ignore[misc]
+class TripletTrainer(ResumableTrainer):
     """Trainer whose losses are means over answer tokens and whose evaluation also extracts.
 
     The loss of an optimizer step is the summed cross entropy of its labels divided by their number
@@ -42,7 +47,7 @@ class TripletTrainer(Trainer):  # type: ignore[misc]
         scorer: Gives precision, recall and F1 of the model as it is (`f1`, …), or None.
         group_by_length: Put examples of similar length into one batch (padded batches only); the
             order of batches stays random.
-        **kwargs: As `transformers.Trainer`.
+        **kwargs: As `ResumableTrainer` and `transformers.Trainer`.
     """
 
     def __init__(
@@ -54,13 +59,11 @@ class TripletTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True
         self._scorer = scorer
         self._group_by_length = group_by_length
-        self.train_seconds = 0.0
-        """Seconds spent in training steps, evaluation and saving not counted."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not self._group_by_length or dataset is None:
-            return super()._get_train_sampler(train_dataset)
+        if not self._group_by_length:
+            return ShuffledOrder(len(dataset), seed=self.args.seed)
         lengths = [len(dataset[index]) for index in range(len(dataset))]
         return LengthGroupedSampler(lengths, self.args.train_batch_size, seed=self.args.seed)
 
@@ -84,11 +87,12 @@ class TripletTrainer(Trainer):  # type: ignore[misc]
     ) -> dict[str, float]:
         """`eval_loss` (mean over answer tokens), and precision, recall and F1 when there is a scorer."""
         started = time.perf_counter()
-        metrics = {f"{metric_key_prefix}_loss": self._mean_loss(eval_dataset)}
-        if self._scorer is not None:
-            self.model.eval()
-            scores = self._scorer()
-            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        with self.undisturbed():
+            metrics = {f"{metric_key_prefix}_loss": self._mean_loss(eval_dataset)}
+            if self._scorer is not None:
+                self.model.eval()
+                scores = self._scorer()
+                metrics |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - started
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -98,16 +102,36 @@ class TripletTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _mean_loss(self, eval_dataset: Any) -> float:
-        model = self.model.eval()
-        totals = torch.zeros(2, dtype=torch.float64)
-        for inputs in self.get_eval_dataloader(eval_dataset):
-            count = int((inputs["labels"][:, 1:] != -100).sum())
+        """The same for any number of ranks: batches are divided, their losses added in order."""
+        self.model.eval()
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        size = self.args.per_device_eval_batch_size
+        starts = range(0, len(dataset), size)
+        totals = torch.zeros(len(starts), 2, dtype=torch.float64)
+        for number in range(self.args.process_index, len(starts), self.args.world_size):
+            first = starts[number]
+            indices = range(first, min(first + size, len(dataset)))
+            batch = self.data_collator([dataset[index] for index in indices])
+            totals[number, 0] = self._summed_loss(batch)
+            totals[number, 1] = int((batch["labels"][:, 1:] != -100).sum())
+        loss, count = self.sum_over_ranks(totals).sum(dim=0).tolist()
+        return loss / max(count, 1)
+
+    def _summed_loss(self, batch: dict[str, Any]) -> float:
+        """Summed cross entropy of a batch, in halves when it does not fit the memory."""
+        try:
             with self.compute_loss_context_manager():
-                outputs = model(**self._prepare_inputs(inputs), num_items_in_batch=1)
-            totals += torch.tensor([float(outputs["loss"]), count], dtype=torch.float64)
-        if self.args.world_size > 1:
-            totals = self.accelerator.reduce(totals.to(self.args.device), reduction="sum").cpu()
-        return float(totals[0] / totals[1].clamp(min=1))
+                outputs = self.model(**self._prepare_inputs(batch), num_items_in_batch=1)
+            return float(outputs["loss"])
+        except (RuntimeError, MemoryError) as error:
+            halves = split_batch(batch, 2)
+            if not is_out_of_memory(error) or len(halves) < 2:
+                raise
+            reason = str(error).strip().split("\n")[0]
+        logger.warning("评估时显存不足 (%s)：批次分成两半", reason)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return sum(self._summed_loss(half) for half in halves)
 
 
 class LengthGroupedSampler(Sampler[int]):
