@@ -133,6 +133,9 @@ class TextAutomaton:
         self.form = form
         self.relations = relations
         self.vocabulary = vocabulary
+        self._spellings = [vocabulary.spell(symbol) or "" for symbol in form.symbols[:-1]] + [""]
+        self._openings = {symbol for symbol in form.symbols if symbol}
+        self._openings.update(spelling[0] for spelling in self._spellings if spelling)
         self._allowed: dict[int, TokenArray] = {}
         self._reach: dict[int, _Reach] = {}
         self._subject = _Item(self, form.starts, False, is_closed=False)
@@ -153,8 +156,7 @@ class TextAutomaton:
 
     def spell(self, place: int) -> str:
         """The byte symbols in which a place of the text may be written, or ""."""
-        symbol = self.form.symbols[place]
-        return (symbol and self.vocabulary.spell(symbol)) or ""
+        return self._spellings[place]
 
     def advance(self, state: State, symbols: str) -> State | None:
         """The state after some symbols; None when they may not come."""
@@ -211,12 +213,14 @@ class TextAutomaton:
     def _collect_item(self, state: _Item, node: TokenTrie, found: list[int]) -> None:
         is_root = node is self.vocabulary.root
         closing = [node] if state.may_close else []
-        for place in state.places:
+        can_skip = not is_root and not state.num_bytes
+        is_dead_end = can_skip and node.children.keys().isdisjoint(self._openings)
+        for place in () if is_dead_end else state.places:
             if is_root and not state.num_bytes:
                 reach = self._reach.get(place)
                 if reach is None:
                     reach = self._reach[place] = self._walk(node, place, 0)
-            elif self.form.symbols[place] in node.children or self.spell(place):
+            elif self.form.symbols[place] in node.children or self._spellings[place]:
                 reach = self._walk(node, place, state.num_bytes)
             else:
                 continue
@@ -244,7 +248,7 @@ class TextAutomaton:
         reach = _Reach()
         symbols, closes = self.form.symbols, self.form.closes
         stack: list[tuple[TokenTrie, int]] = []
-        spelling = self.spell(place)
+        spelling = self._spellings[place]
         if spelling:
             self._walk_bytes(node, spelling[num_bytes:], place, reach, stack)
         if not num_bytes:
@@ -262,7 +266,7 @@ class TextAutomaton:
             if closes[place]:
                 reach.closing.append(child)
             stack.append((child, place))
-            spelling = self.spell(place)
+            spelling = self._spellings[place]
             if spelling:
                 self._walk_bytes(child, spelling, place, reach, stack)
         return reach
@@ -284,6 +288,6 @@ class TextAutomaton:
         if self.form.closes[place + 1]:
             reach.closing.append(node)
         stack.append((node, place + 1))
-        following = self.spell(place + 1)
+        following = self._spellings[place + 1]
         if following:
             self._walk_bytes(node, following, place + 1, reach, stack)

@@ -117,7 +117,7 @@ class Vocabulary:
         return self._has_token(character) or self.spell(character) is not None
 
     def _find_spelling(self, character: str) -> str | None:
-        if character < "\x80" or "\ud800" <= character <= "\udfff":
+        if not character or character < "\x80" or "\ud800" <= character <= "\udfff":
             return None
         if self._has_token(character) and not self._spells_all:
             return None
