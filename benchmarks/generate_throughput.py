@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -25,9 +26,9 @@ def measure_sentences(num_sentences: int, num_processes: int, seed: int) -> dict
     """Time and rate of writing a training file."""
     plan = DatasetPlan(num_sentences, 1000, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), cpu_seconds()
         train, _ = write_dataset(plan, Path(folder), num_processes=num_processes)
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu_start
         size = train.path.stat().st_size
     return {
         "what": f"sentences, {num_processes} process{'es' if num_processes > 1 else ''}",
@@ -36,19 +37,27 @@ def measure_sentences(num_sentences: int, num_processes: int, seed: int) -> dict
         "file_mib": size / 2**20,
         "seconds": seconds,
         "per_minute": train.num_examples / seconds * 60,
+        "cpu_microseconds_each": cpu / train.num_examples * 1e6,
     }
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def measure_pairs(num_pairs: int, seed: int) -> dict[str, Any]:
     """Time and rate of making pairs of the base corpus."""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), cpu_seconds()
     count = sum(1 for _ in iter_base_pairs(seed, num_pairs))
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu_start
     return {
         "what": "base pairs, 1 process",
         "count": count,
         "seconds": seconds,
         "per_minute": count / seconds * 60,
+        "cpu_microseconds_each": cpu / count * 1e6,
     }
 
 
@@ -68,7 +77,8 @@ def main() -> None:
     ]
     for row in rows:
         rate = f"{row['per_minute']:>12,.0f} a minute"
-        print(f"{row['what']:>24}  {row['count']:>9,} in {row['seconds']:6.1f} s {rate}")
+        cpu = f"{row['cpu_microseconds_each']:6.1f} us of processor time each"
+        print(f"{row['what']:>24}  {row['count']:>9,} in {row['seconds']:6.1f} s {rate} {cpu}")
     if arguments.output:
         result = {
             "seed": arguments.seed,

@@ -5,6 +5,8 @@ import re
 from itertools import islice
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tripletune.data.generator.builtin import build_default_domain
 from tripletune.data.generator.dataset import DatasetPlan, generate_examples
@@ -220,3 +222,29 @@ def test_templates_without_relations_need_facts(write):
         "f.jsonl", {"subject": "病1", "relation": "别名", "object": "怪病", "subject_type": "疾病"}
     )
     assert load_domain(path, facts).types["疾病"].names == tuple(f"病{n}" for n in range(40))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 10) | st.text("甲{so}《 \n", max_size=6),
+    lambda values: st.lists(values, max_size=3),
+    max_leaves=4,
+)
+FIELDS = st.sampled_from([*DISEASE, *CAUSES, "kind", "label", "mark", "shared", "names_file", "x"])
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sampled_from([DISEASE, SYMPTOM, CAUSES]), FIELDS, VALUES)
+def test_changed_templates_give_a_domain_or_a_named_error(write, row, field, value):
+    rows = [
+        row_ if row_ is not row else {**row, field: value} for row_ in (DISEASE, SYMPTOM, CAUSES)
+    ]
+    try:
+        domain = load_domain(write("t.jsonl", *rows))
+        for example in islice(SentenceGenerator("train", 1, domain=domain), 20):
+            for triplet in example.triplets:
+                assert triplet.subject in example.text
+                assert triplet.object in example.text
+    except (ConfigError, DataError):
+        pass

@@ -48,23 +48,22 @@ def measure_sentence(sentence: Sentence, domain: Domain) -> Measures:
         return Measures(0, num_characters, num_entities, False, False, False, False, False, 0.0, ())
     subjects = {fact[0] for fact in facts}
     objects = {fact[2] for fact in facts}
-    pairs = {(fact[0], fact[2]) for fact in facts}
+    num_in_facts = len(subjects | objects)
+    num_pairs = len({(fact[0], fact[2]) for fact in facts}) if len(facts) > 1 else 1
     distance, crossing = 0, False
     for subject, _, object_ in facts:
         start, end = text.find(subject), text.find(object_)
         crossing = crossing or end < start
         distance += abs(end - start)
-    types = {fact[1].subject_type for fact in facts}
-    pronouns = [word for name in types for word in domain.types[name].pronouns]
+    pronouns = [word for fact in facts for word in domain.types[fact[1].subject_type].pronouns]
     return Measures(
         num_triplets=len(facts),
         num_characters=num_characters,
-        num_distractors=num_entities - len(subjects | objects),
-        shares_pair=len(pairs) < len(facts),
-        shares_entity=len(subjects) + len(objects) > len(subjects | objects)
-        or len(subjects) < len(pairs)
-        or len(objects) < len(pairs),
-        is_nested=not subjects.isdisjoint(objects),
+        num_distractors=num_entities - num_in_facts,
+        shares_pair=num_pairs < len(facts),
+        # Pairs that share nothing have twice as many entities as there are pairs.
+        shares_entity=num_in_facts < 2 * num_pairs,
+        is_nested=len(facts) > 1 and not subjects.isdisjoint(objects),
         is_crossing=crossing,
         has_pronoun=any(word in text for word in pronouns),
         distance=distance / len(facts),
