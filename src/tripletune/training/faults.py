@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tripletune.errors import ResourceError, TripletuneError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["explain_fault", "is_out_of_memory", "num_examples_in", "split_batch"]
 
@@ -18,6 +18,8 @@ _RESUME = "then continue with --resume_from_checkpoint auto"
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on the GPU or on the CPU."""
+    import torch
+
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error)
