@@ -17,7 +17,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ MAX_FAILED_SAVES = 3
 """Checkpoints in a row that cannot be written, after which the run ends."""
 
 
-class ResumableTrainer(Trainer):  # type: ignore[misc]
+class ResumableTrainer(Trainer):
     """See the module.
 
     Args:
@@ -62,6 +62,16 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         balance_tokens: Divide each batch among ranks by tokens rather than in order.
         **kwargs: As `transformers.Trainer`.
     """
+
+    # Never None here, whatever the Trainer's own annotations allow.
+    args: Any
+    model: Any
+    train_dataset: Any
+    eval_dataset: Any
+    data_collator: Any
+    processing_class: Any
+    compute_loss_context_manager: Any
+    store_flos: Any
 
     def __init__(
         self,
@@ -72,7 +82,7 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._stop = stop or StopRequest()
+        self._stop = StopRequest() if stop is None else stop
         self._save_minutes = save_minutes
         self._balance_tokens = balance_tokens
         self._stopping = False
@@ -81,6 +91,7 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         self._run_number: int | None = None
         self._failed_saves = 0
         self._restored: dict[str, Any] = {}
+        self._resumed_from: str | None = None
         self._pending_evaluation = False
         self._window: list[dict[str, Any]] = []
         self._done_in_window = 0
@@ -101,8 +112,9 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         from accelerate.data_loader import prepare_data_loader
 
         dataset = self.train_dataset
+        order: Any = self._get_train_sampler()
         batches = RankBatches(
-            self._get_train_sampler(),
+            order,
             [len(dataset[index]) for index in range(len(dataset))],
             self._train_batch_size,
             num_ranks=self.args.world_size,
@@ -316,7 +328,7 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         step, output_dir = self.state.global_step, Path(self.args.output_dir)
         staging = output_dir / f".checkpoint-{step}.saving"
         writes = self.args.should_save
-        phases = [
+        phases: list[Callable[[], Any]] = [
             lambda: begin_checkpoint(output_dir, step) if writes else None,
             lambda: self._write_state(staging),
             lambda: self._finish(staging) if writes else None,
@@ -413,6 +425,7 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         return result
 
     def _restore(self, folder: Path) -> None:
+        self._resumed_from = str(folder)
         path = folder / RUN_STATE_FILE
         if path.is_file():
             self._restored = _read_run_state(path)
@@ -461,11 +474,13 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*args, **kwargs)
+        trainer: Any = super()
+        trainer._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> Any:
         self._catch_up(self.model_wrapped, trial, self.state.epoch, start_time)
-        return super()._finalize_training(trial, num_train_samples, start_time)
+        trainer: Any = super()
+        return trainer._finalize_training(trial, num_train_samples, start_time)
 
     def _catch_up(self, model: Any, trial: Any, epoch: float, start_time: float) -> None:
         """Puts the loss since the last log record back and does the evaluation left undone."""
@@ -475,6 +490,8 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
             self._restored = {}
         if self._pending_evaluation:
             self._pending_evaluation = False
+            # The checkpoint is written again, and must hold the random state it was read with.
+            self._load_rng_state(self._resumed_from)
             self.control.should_evaluate = True
             self.control.should_save = True
             self.control.should_log = False
@@ -483,7 +500,7 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
             )
 
 
-class _StepGuard(TrainerCallback):  # type: ignore[misc]
+class _StepGuard(TrainerCallback):
     """Has the trainer look at the gradients before each optimizer step."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:

@@ -85,7 +85,7 @@ class TripletTrainer(ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """`eval_loss` (mean over answer tokens), and precision, recall and F1 when there is a scorer."""
+        """`eval_loss` (mean over answer tokens); precision, recall and F1 with a scorer."""
         started = time.perf_counter()
         with self.undisturbed():
             metrics = {f"{metric_key_prefix}_loss": self._mean_loss(eval_dataset)}
@@ -115,7 +115,7 @@ class TripletTrainer(ResumableTrainer):
             totals[number, 0] = self._summed_loss(batch)
             totals[number, 1] = int((batch["labels"][:, 1:] != -100).sum())
         loss, count = self.sum_over_ranks(totals).sum(dim=0).tolist()
-        return loss / max(count, 1)
+        return float(loss / max(count, 1))
 
     def _summed_loss(self, batch: dict[str, Any]) -> float:
         """Summed cross entropy of a batch, in halves when it does not fit the memory."""

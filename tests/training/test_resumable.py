@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.small_runs import (
+    NUM_STEPS,
+    Killed,
+    SmallRun,
+    adapter_bytes,
+    build_small_settings,
+    read_history,
+    train,
+)
+from tripletune.errors import AdapterError, OutputError, ResourceError
+from tripletune.training import checkpoints, resumable
+from tripletune.training.checkpoints import list_checkpoints, verify_checkpoint
+from tripletune.training.resumable import ResumableTrainer
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
+    monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tiny_model_dir) -> Path:
+    """The output folder of a run that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
+        settings = build_small_settings(tmp_path_factory.mktemp("whole"), tiny_model_dir)
+        train(settings)
+    return settings.output_dir
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_model_dir):
+    return build_small_settings(tmp_path, tiny_model_dir, resume_from_checkpoint="auto")
+
+
+def kill_at(*steps: int) -> Any:
+    def action(trainer: Any, step: int) -> None:
+        if step in steps:
+            raise Killed
+
+    return action
+
+
+def assert_same_run(output_dir: Path, uninterrupted: Path) -> None:
+    assert read_history(output_dir) == read_history(uninterrupted)
+    assert adapter_bytes(output_dir) == adapter_bytes(uninterrupted)
+
+
+@pytest.mark.parametrize("step", [2, 6, 7, 9, 14])
+def test_run_killed_at_a_step_ends_in_the_same_adapter(settings, uninterrupted, step):
+    with pytest.raises(Killed):
+        train(settings, kill_at(step))
+    steps: list[int] = []
+    train(settings, lambda trainer, number: steps.append(number))
+    assert steps == list(range((step - 1) // 4 * 4 + 1, NUM_STEPS + 1))
+    assert_same_run(settings.output_dir, uninterrupted)
+
+
+def test_run_takes_the_best_checkpoint_at_the_end(uninterrupted):
+    best = uninterrupted / "checkpoint-8" / "adapter_model.safetensors"
+    assert adapter_bytes(uninterrupted) == best.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_saves_at_the_step_and_the_run_goes_on_from_there(settings, uninterrupted, name):
+    def send(trainer: Any, step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, send)
+    assert verify_checkpoint(settings.output_dir / "checkpoint-6").step == 6
+    steps: list[int] = []
+    train(settings, lambda trainer, number: steps.append(number))
+    assert steps[0] == 7
+    assert_same_run(settings.output_dir, uninterrupted)
+
+
+def test_signal_during_evaluation_leaves_it_and_does_it_on_resuming(
+    settings, uninterrupted, monkeypatch
+):
+    score = SmallRun.score
+
+    def interrupted(self: Any) -> dict[str, float]:
+        if self.trainer.state.global_step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(5)
+            raise RuntimeError("the signal was not acted on")
+        return score(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SmallRun, "score", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    state = json.loads((settings.output_dir / "checkpoint-8" / "run_state.json").read_text())
+    assert state["pending_evaluation"] is True
+    train(settings)
+    assert_same_run(settings.output_dir, uninterrupted)
+
+
+def test_signal_during_the_last_evaluation_leaves_a_run_that_can_be_finished(
+    settings, uninterrupted, monkeypatch
+):
+    score = SmallRun.score
+
+    def interrupted(self: Any) -> dict[str, float]:
+        if self.trainer.state.global_step == NUM_STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SmallRun, "score", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    train(settings)
+    assert_same_run(settings.output_dir, uninterrupted)
+
+
+def test_finished_run_resumed_trains_no_further_step(settings, uninterrupted):
+    train(settings.changed(max_steps=4))
+    steps: list[int] = []
+    train(settings.changed(max_steps=4), lambda trainer, number: steps.append(number))
+    assert steps == []
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(settings, uninterrupted, caplog):
+    with pytest.raises(Killed):
+        train(settings, kill_at(10))
+    damaged = settings.output_dir / "checkpoint-8" / "optimizer.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    caplog.set_level(logging.INFO, logger="tripletune")
+    train(settings)
+    (said,) = [m for m in caplog.messages if "检查点已损坏" in m]
+    assert str(damaged.parent) in said
+    assert "optimizer.pt has" in said
+    assert f"从检查点继续: {settings.output_dir / 'checkpoint-4'}" in caplog.messages
+    assert_same_run(settings.output_dir, uninterrupted)
+
+
+def test_checkpoint_holds_no_pickled_arguments(uninterrupted):
+    assert not list(uninterrupted.rglob("training_args.bin"))
+
+
+def test_resuming_loads_no_pickle_that_runs_code(settings, tmp_path):
+    with pytest.raises(Killed):
+        train(settings, kill_at(6))
+    folder = settings.output_dir / "checkpoint-4"
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save(Touch(str(tmp_path / "ran")), folder / name)
+        os.remove(folder / "manifest.json")
+        checkpoint = checkpoints.finish_checkpoint(
+            move_to_staging(folder), step=4, run_number=1, examples_per_step=4
+        )
+        assert checkpoint.path == folder
+        with pytest.raises(Exception, match=r"[Ww]eights.only"):
+            train(settings)
+        assert not (tmp_path / "ran").exists()
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path(self.path),))
+
+
+def move_to_staging(folder: Path) -> Path:
+    staging = folder.with_name(f".{folder.name}.saving")
+    folder.rename(staging)
+    return staging
+
+
+def test_save_minutes_go_by_a_clock_that_cannot_jump(settings, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(resumable.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.time", lambda: -1e9)
+
+    def tick(trainer: Any, step: int) -> None:
+        now[0] += 61 if step in (2, 6) else 1
+
+    at = {}
+    original = ResumableTrainer._finish
+
+    def finish(self: Any, staging: Path) -> None:
+        original(self, staging)
+        at[self.state.global_step] = now[0]
+
+    monkeypatch.setattr(ResumableTrainer, "_finish", finish)
+    train(settings.changed(save_minutes=1, max_steps=7), tick)
+    assert sorted(at) == [2, 4, 6, 7]
+
+
+def test_checkpoints_are_kept_by_number_and_the_best_is_among_them(uninterrupted):
+    assert [p.name for p in list_checkpoints(uninterrupted)] == ["checkpoint-8", "checkpoint-14"]
+
+
+def test_new_run_over_old_checkpoints_keeps_its_own(tmp_path, tiny_model_dir):
+    settings = build_small_settings(
+        tmp_path, tiny_model_dir, load_best_model_at_end=False, eval_steps=100, keep_checkpoints=1
+    )
+    train(settings)
+    train(settings.changed(max_steps=4))
+    assert [p.name for p in list_checkpoints(settings.output_dir)] == ["checkpoint-4"]
+
+
+# ---- faults ----
+
+
+def test_full_disk_while_saving_leaves_the_run_going(settings, uninterrupted, monkeypatch, caplog):
+    original = checkpoints.finish_checkpoint
+
+    def full(staging: Path, *, step: int, **kwargs: Any) -> Any:
+        if step == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(staging, step=step, **kwargs)
+
+    monkeypatch.setattr(resumable, "finish_checkpoint", full)
+    train(settings)
+    (said,) = [m for m in caplog.messages if "检查点没有保存" in m]
+    assert "checkpoint-4" in said
+    assert "No space left on device" in said
+    assert not list(settings.output_dir.glob(".checkpoint-*"))
+    assert_same_run(settings.output_dir, uninterrupted)
+
+
+def test_full_disk_that_stays_full_ends_the_run_with_what_to_do(settings, monkeypatch):
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(resumable, "begin_checkpoint", full)
+    with pytest.raises(OutputError, match=r"No space left on device.*make room.*auto"):
+        train(settings)
+    assert list_checkpoints(settings.output_dir) == []
+
+
+def test_step_without_finite_loss_changes_nothing_and_is_counted(settings, monkeypatch, caplog):
+    weights: dict[int, Any] = {}
+    original = ResumableTrainer.compute_loss
+
+    def poisoned(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = original(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 2 else loss
+
+    def remember(trainer: Any, step: int) -> None:
+        adapter = [p.detach().clone() for p in trainer.model.parameters() if p.requires_grad]
+        weights[step] = torch.cat([p.flatten() for p in adapter])
+
+    monkeypatch.setattr(ResumableTrainer, "compute_loss", poisoned)
+    trainer = train(settings.changed(max_steps=5), remember)
+    assert torch.equal(weights[2], weights[3])
+    assert not torch.equal(weights[3], weights[4])
+    assert trainer.skipped_steps == 1
+    assert [m for m in caplog.messages if "跳过" in m] == [
+        "第 3 步的损失或梯度不是有限数，跳过这一步 (共跳过 1 步)"
+    ]
+    assert np.isfinite([r["loss"] for r in trainer.state.log_history if "loss" in r]).all()
+
+
+def test_losses_that_stay_infinite_end_the_run_and_name_the_checkpoint(settings, monkeypatch):
+    original = ResumableTrainer.compute_loss
+
+    def poisoned(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = original(self, *args, **kwargs)
+        return loss * float("inf") if self.state.global_step >= 5 else loss
+
+    monkeypatch.setattr(ResumableTrainer, "compute_loss", poisoned)
+    message = r"not finite in 5 steps in a row, up to step 10; .*Last checkpoint: .*checkpoint-8"
+    with pytest.raises(ResourceError, match=message):
+        train(settings)
+    sound = verify_checkpoint(settings.output_dir / "checkpoint-8").path
+    from safetensors.torch import load_file
+
+    for tensor in load_file(sound / "adapter_model.safetensors").values():
+        assert torch.isfinite(tensor).all()
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("during", ["forward", "backward"])
+def test_training_out_of_memory_goes_on_in_pieces_with_the_same_gradient(
+    tmp_path, tiny_model_dir, monkeypatch, caplog, packing, during
+):
+    settings = build_small_settings(
+        tmp_path, tiny_model_dir, max_steps=4, lora_dropout=0.0, packing=packing, batch_size=4
+    )
+    expected = train(settings.changed(output_dir=tmp_path / "whole"))
+    out_of_memory = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    rows_or_tokens: list[int] = []
+    original = ResumableTrainer.compute_loss
+
+    def limited(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = original(self, model, inputs, *args, **kwargs)
+        size = inputs["input_ids"].numel() if packing else len(inputs["input_ids"])
+        if self.state.global_step == 2 and self.num_pieces == 1 and len(rows_or_tokens) == 5:
+            if during == "forward":
+                raise out_of_memory
+            loss.backward(retain_graph=True)
+            raise out_of_memory
+        rows_or_tokens.append(size)
+        return loss
+
+    monkeypatch.setattr(ResumableTrainer, "compute_loss", limited)
+    trainer = train(settings)
+    assert trainer.num_pieces == 2
+    (said,) = [m for m in caplog.messages if "显存不足" in m]
+    assert "第 3 步的微批次分成 2 份重做" in said
+    losses, whole = (
+        [r["loss"] for r in t.state.log_history if "loss" in r] for t in (trainer, expected)
+    )
+    assert losses == pytest.approx(whole, rel=1e-5)
+    for name, parameter in expected.model.named_parameters():
+        torch.testing.assert_close(trainer.model.get_parameter(name), parameter)
+
+
+def test_training_out_of_memory_with_one_example_says_what_to_do(settings, monkeypatch):
+    def never(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(ResumableTrainer, "compute_loss", never)
+    with pytest.raises(ResourceError, match=r"one example does not fit .*--max_source_length"):
+        train(settings)
+
+
+def test_evaluation_out_of_memory_halves_the_batch(settings, uninterrupted, monkeypatch, caplog):
+    original = torch.nn.Module.__call__
+
+    def limited(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ids = kwargs.get("input_ids")
+        if ids is not None and not torch.is_grad_enabled() and len(ids) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", limited)
+    trainer = train(settings.changed(max_steps=4))
+    assert any("评估时显存不足" in m for m in caplog.messages)
+    actual = [r["eval_loss"] for r in trainer.state.log_history if "eval_loss" in r]
+    expected = [r["eval_loss"] for r in read_history(uninterrupted) if "eval_loss" in r]
+    assert actual == pytest.approx(expected[:1], rel=1e-3)
+
+
+def test_evaluation_leaves_the_random_states_as_they_were(settings):
+    states: list[Any] = []
+
+    def look(trainer: Any, step: int) -> None:
+        with trainer.undisturbed():
+            states.append((random.getstate(), np.random.get_state()[1].tolist()))
+            random.random()
+            np.random.rand()
+            before = torch.rand(1)
+        states.append((random.getstate(), np.random.get_state()[1].tolist()))
+        with trainer.undisturbed():
+            assert torch.equal(before, torch.rand(1))
+
+    train(settings.changed(max_steps=1), look)
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pending_evaluation": 1}', "[" * 100_000])
+def test_run_state_of_another_kind_is_refused(tmp_path, content):
+    path = tmp_path / "run_state.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(AdapterError, match=r"run_state\.json: .*use another checkpoint"):
+        resumable._read_run_state(path)
