@@ -48,3 +48,21 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ChatGLMForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """A user's project folder: the scripts, a few lines of data, a tiny local model."""
+    from tests.e2e.project import make_project
+
+    return make_project(tmp_path_factory.mktemp("project"), tiny_model_dir)
+
+
+@pytest.fixture(scope="session")
+def training_output(project: Path) -> str:
+    """What `train_with_config.py` printed in the project; its adapter lies under `output/`."""
+    from tests.e2e.project import check, run_python
+
+    flags = ["--config", "small", "--max_steps", "2", "--model_name", "THUDM/chatglm-6b"]
+    flags += ["--epochs", "1", "--logging_steps", "1", "--lora_r", "2"]
+    return check(run_python("train_with_config.py", *flags, cwd=project))
