@@ -141,6 +141,7 @@ def test_from_pretrained_uses_schema_and_calibration_of_the_folder(
 
     from tripletune.data.relation_schema import save_schema
     from tripletune.extraction.calibration import save_calibrator
+    from tripletune.extraction.loading import save_window_chars
 
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     model.save_pretrained(base)
@@ -151,8 +152,10 @@ def test_from_pretrained_uses_schema_and_calibration_of_the_folder(
     tuned.save_pretrained(adapter)
     save_schema(RelationSchema((Relation("位于"),)), adapter / "schema.json")
     save_calibrator(Calibrator("isotonic", ((0.0, 0.5), (1.0, 0.5))), adapter)
+    save_window_chars(adapter, ["甲" * 70])
     extractor = Extractor.from_pretrained(adapter, base_model=str(base), max_new_tokens=40)
     assert extractor.constrained
+    assert extractor.window_chars == 70
     found = extractor.extract(TEXTS)
     relations = {(t.relation, t.confidence) for e in found for t in e.triplets}
     assert relations == {("位于", 0.5)}

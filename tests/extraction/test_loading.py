@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tripletune.errors import AdapterError
-from tripletune.extraction.loading import load_adapter
+from tripletune.errors import AdapterError, OutputError
+from tripletune.extraction.loading import load_adapter, save_window_chars
 
 
 def test_load_adapter_refuses_a_folder_without_adapter(tmp_path: Path) -> None:
@@ -28,4 +28,24 @@ def test_load_adapter_refuses_a_damaged_schema(tmp_path: Path) -> None:
     )
     (tmp_path / "schema.json").write_text("[", encoding="utf-8")
     with pytest.raises(AdapterError, match=r"has no readable schema\.json"):
+        load_adapter(tmp_path)
+
+
+def test_save_window_chars_writes_what_training_texts_suggest(tmp_path: Path) -> None:
+    assert save_window_chars(tmp_path, ["甲" * 70, "乙"]) == 70
+    written = json.loads((tmp_path / "extraction.json").read_text(encoding="utf-8"))
+    assert written == {"window_chars": 70}
+
+
+def test_save_window_chars_reports_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"none/extraction\.json: cannot be written"):
+        save_window_chars(tmp_path / "none", [])
+
+
+def test_load_adapter_refuses_a_window_that_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "embedded"}', encoding="utf-8"
+    )
+    (tmp_path / "extraction.json").write_text('{"window_chars": "9"}', encoding="utf-8")
+    with pytest.raises(AdapterError, match="window_chars '9' is not a number"):
         load_adapter(tmp_path)

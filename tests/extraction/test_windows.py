@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tripletune.errors import ConfigError
-from tripletune.extraction.windows import Window, iter_sentences, iter_windows, merge_windows
+from tripletune.extraction.windows import (
+    Window,
+    choose_window_chars,
+    iter_sentences,
+    iter_windows,
+    merge_windows,
+)
 from tripletune.schema import Extraction, Span, Triplet
 
 
@@ -34,6 +40,29 @@ def test_iter_windows_cuts_a_long_sentence_at_clauses() -> None:
 
 def test_iter_windows_cuts_a_text_without_any_mark() -> None:
     assert [window.text for window in cut("甲" * 10, 4, 0)] == ["甲" * 4, "甲" * 4, "甲" * 2]
+
+
+def test_iter_windows_repeats_nothing_where_there_is_no_room() -> None:
+    assert cut("一一。二二二二。三三。", 6, 4) == [
+        Window(0, "一一。"),
+        Window(3, "二二二二。"),
+        Window(8, "三三。"),
+    ]
+
+
+def test_iter_windows_repeats_the_last_clause_of_a_long_sentence() -> None:
+    assert cut("一一一，二二。三三。", 8, 4) == [
+        Window(0, "一一一，二二。"),
+        Window(4, "二二。三三。"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [([], 320), ([10] * 5, 64), ([100] * 99 + [900], 100), ([900], 512)],
+)
+def test_choose_window_chars_goes_by_the_training_texts(lengths: list[int], expected: int) -> None:
+    assert choose_window_chars(lengths) == expected
 
 
 def test_iter_sentences_keeps_closing_quotes() -> None:

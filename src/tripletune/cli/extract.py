@@ -104,8 +104,9 @@ def extract(
         int, typer.Option("--max_new_tokens", min=1, help="每段最多生成的词元数")
     ] = 256,
     window_chars: Annotated[
-        int, typer.Option("--window_chars", min=8, help="长文档每段的最多字符数")
-    ] = 320,
+        int | None,
+        typer.Option("--window_chars", min=8, help="长文档每段的最多字符数 (默认: 按训练文本)"),
+    ] = None,
     weights: Annotated[
         Weights, typer.Option("--weights", help="权重精度 (auto: 按显存选择)")
     ] = Weights.auto,
@@ -131,7 +132,6 @@ def extract(
         "batch_size": batch_size,
         "max_new_tokens": max_new_tokens,
         "window_chars": window_chars,
-        "overlap_chars": window_chars * 3 // 10,
     }
     quantize = {Weights.auto: None, Weights.bf16: False, Weights.nf4: True}[weights]
     source = None if input_path == "-" else Path(input_path)

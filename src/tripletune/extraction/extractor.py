@@ -31,6 +31,7 @@ from tripletune.schema import Example, Extraction, Triplet
 __all__ = ["Extractor"]
 
 _BATCHES_AHEAD = 8
+_WINDOW_CHARS = 320
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -47,8 +48,10 @@ class Extractor:
             text and whose relation is one of `relations`. Without, output is read tolerantly.
         relations_in_prompt: Whether the prompt lists the relations, for models trained so.
         max_triplets: Most triplets in a window, when constrained.
-        window_chars: Longest text that is read at once; a longer one is read in windows.
-        overlap_chars: Most characters that a window repeats of the one before.
+        window_chars: Longest text that is read at once; a longer one is read in windows. It should
+            not be much more than the texts of the training had. None: 320.
+        overlap_chars: Most characters that a window repeats of the one before. None: six tenths
+            of a window.
         min_confidence: Triplets below are left out; those without confidence are kept.
         calibrator: Corrects confidence, as fitted on validation data.
         method: How to generate; see `GenerationOptions`.
@@ -74,8 +77,8 @@ class Extractor:
         constrained: bool = False,
         relations_in_prompt: bool = False,
         max_triplets: int = 64,
-        window_chars: int = 320,
-        overlap_chars: int = 96,
+        window_chars: int | None = None,
+        overlap_chars: int | None = None,
         min_confidence: float | None = None,
         calibrator: Calibrator | None = None,
         method: GenerationMethod = "auto",
@@ -99,8 +102,8 @@ class Extractor:
         self.constrained = constrained
         self.relations_in_prompt = relations_in_prompt
         self.max_triplets = max_triplets
-        self.window_chars = window_chars
-        self.overlap_chars = overlap_chars
+        self.window_chars = _WINDOW_CHARS if window_chars is None else window_chars
+        self.overlap_chars = self.window_chars * 6 // 10 if overlap_chars is None else overlap_chars
         self.min_confidence = min_confidence
         self.calibrator = calibrator
         self._constraint: tuple[RelationSchema, Constraint] | None = None
@@ -122,7 +125,8 @@ class Extractor:
     ) -> Extractor:
         """The extractor of a trained adapter folder.
 
-        Its `schema.json` and `calibration.json` are used where they exist.
+        Its `schema.json`, `calibration.json` and `extraction.json` (the longest text to read at
+        once) are used where they exist.
 
         Args:
             adapter_dir: What training wrote.
@@ -145,6 +149,8 @@ class Extractor:
             adapter_dir, base_model=base_model, quantize=quantize, device=device, dtype=dtype
         )
         options.setdefault("calibrator", load_calibrator(adapter_dir))
+        if options.get("window_chars") is None and loaded.window_chars is not None:
+            options["window_chars"] = loaded.window_chars
         relations = loaded.schema if relations is None else relations
         constrained = relations is not None if constrained is None else constrained
         return cls(

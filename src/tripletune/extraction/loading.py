@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tripletune.data.relation_schema import RelationSchema
-from tripletune.errors import AdapterError
+from tripletune.errors import AdapterError, OutputError
+from tripletune.extraction.windows import choose_window_chars
 
-__all__ = ["SCHEMA_FILE", "LoadedAdapter", "load_adapter"]
+__all__ = ["SCHEMA_FILE", "SETTINGS_FILE", "LoadedAdapter", "load_adapter", "save_window_chars"]
 
 SCHEMA_FILE = "schema.json"
+SETTINGS_FILE = "extraction.json"
 _SHARE_FOR_WEIGHTS = 0.7
 
 
@@ -24,11 +27,32 @@ class LoadedAdapter:
         model: The base model with the adapter, merged into it unless it is quantised.
         tokenizer: The base model's tokenizer.
         schema: The relations of the training data, when they were saved.
+        window_chars: Longest text to read at once, when it was saved.
     """
 
     model: Any
     tokenizer: Any
     schema: RelationSchema | None
+    window_chars: int | None
+
+
+def save_window_chars(adapter_dir: str | Path, texts: Iterable[str]) -> int:
+    """Writes to `extraction.json` how long a text the model reads at once, and returns it.
+
+    Args:
+        adapter_dir: The adapter's folder.
+        texts: Those of the training data; their lengths decide.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    window_chars = choose_window_chars([len(text) for text in texts])
+    path = Path(adapter_dir) / SETTINGS_FILE
+    try:
+        path.write_text(json.dumps({"window_chars": window_chars}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return window_chars
 
 
 def load_adapter(
@@ -58,6 +82,9 @@ def load_adapter(
     schema = None
     if (folder / SCHEMA_FILE).is_file():
         schema = RelationSchema.from_record(_read_json(folder / SCHEMA_FILE))
+    window_chars = None
+    if (folder / SETTINGS_FILE).is_file():
+        window_chars = _read_window_chars(folder / SETTINGS_FILE)
     if quantize is None:
         quantize = _needs_quantisation(name, device)
     model, tokenizer = load_model_and_tokenizer(name, quantize=quantize, device=device, dtype=dtype)
@@ -71,7 +98,17 @@ def load_adapter(
         ) from error
     if not quantize:
         model = model.merge_and_unload()
-    return LoadedAdapter(model.eval(), tokenizer, schema)
+    return LoadedAdapter(model.eval(), tokenizer, schema, window_chars)
+
+
+def _read_window_chars(path: Path) -> int:
+    value = _read_json(path).get("window_chars")
+    if type(value) is not int or value < 1:
+        raise AdapterError(
+            f"{path}: window_chars {value!r} is not a number of characters, at least 1; mend it or "
+            "delete the file"
+        )
+    return value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,17 +13,19 @@ window 3            x x x
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tripletune.data.linearize import EMPTY_TARGET
 from tripletune.errors import ConfigError
 from tripletune.schema import Extraction, Span, Triplet
 
-__all__ = ["Window", "iter_sentences", "iter_windows", "merge_windows"]
+__all__ = ["Window", "choose_window_chars", "iter_sentences", "iter_windows", "merge_windows"]
 
 _SENTENCE = re.compile(r"[^。！？!?；;\n]*(?:[。！？!?；;\n]+[”’」』）)\"']*|\Z)")
+_FEWEST_CHARS, _DEFAULT_CHARS, _MOST_CHARS = 64, 320, 512
 _CLAUSE_ENDS = "，,、：: \t\u3000"
 
 
@@ -46,8 +48,9 @@ def iter_windows(text: str, *, max_chars: int, max_overlap_chars: int) -> Iterat
     Args:
         text: The document. One that fits is a single window.
         max_chars: Longest window; a sentence that is longer is cut, at clauses where possible.
-        max_overlap_chars: The last sentence of a window is repeated in the next if it is no longer
-            than this; a longer one is repeated from its last clauses on.
+        max_overlap_chars: A window repeats the last sentence of the one before if it is no longer
+            than this, else its last clauses; nothing where that leaves no room for the next
+            sentence.
 
     Raises:
         ConfigError: `max_chars` is below 1, or the overlap is negative or not below it.
@@ -60,14 +63,28 @@ def iter_windows(text: str, *, max_chars: int, max_overlap_chars: int) -> Iterat
     if len(text) <= max_chars:
         yield Window(0, text)
         return
-    start, end = 0, 0
-    last = 0
-    for piece_start, piece_end in _iter_pieces(text, max_chars - max_overlap_chars):
+    start, end, last = 0, 0, 0
+    for piece_start, piece_end in _iter_pieces(text, max_chars, max_overlap_chars):
         if piece_end - start > max_chars:
             yield Window(start, text[start:end])
             start = _find_overlap(text, last, end, max_overlap_chars)
+            if piece_end - start > max_chars:
+                start = piece_start
         last, end = piece_start, piece_end
     yield Window(start, text[start:end])
+
+
+def choose_window_chars(lengths: Sequence[int]) -> int:
+    """The window for a model trained on texts of these lengths, in characters.
+
+    A model reads badly what is much longer than anything it was trained on: with sentences of 29
+    characters on average, windows of 320 lost five triplets in six, windows of 64 one in
+    twenty. So this is a length that 99 of 100 training texts do not exceed, within 64 to 512.
+    """
+    if not lengths:
+        return _DEFAULT_CHARS
+    place = min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)
+    return min(max(sorted(lengths)[place], _FEWEST_CHARS), _MOST_CHARS)
 
 
 def iter_sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -109,11 +126,11 @@ def merge_windows(text: str, parts: Iterable[tuple[Window, Extraction]]) -> Extr
     return Extraction(text, tuple(found.values()), output=output, problems=tuple(problems))
 
 
-def _iter_pieces(text: str, max_chars: int) -> Iterator[tuple[int, int]]:
+def _iter_pieces(text: str, max_chars: int, max_overlap_chars: int) -> Iterator[tuple[int, int]]:
     """Sentences, those that are too long cut behind a clause or, without one, anywhere."""
     for start, end in iter_sentences(text):
         while end - start > max_chars:
-            limit = start + max_chars
+            limit = start + max_chars - max_overlap_chars
             cut = max(text.rfind(mark, start, limit) for mark in _CLAUSE_ENDS) + 1
             cut = cut if cut > start else limit
             yield start, cut
