@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,20 +20,32 @@ SCRIPTS = (
     "config/train_config_simple.py",
     "data/generate_triplet_data.py",
 )
-TRAIN_LINES = """\
-{"text": "甲山公司位于乙江市。", "triplets": [{"subject": "甲山公司", "relation": "位于", "object": "乙江市"}]}
-{"text": "王小明毕业于东海大学。", "triplets": [{"subject": "王小明", "relation": "毕业院校", "object": "东海大学"}]}
-{"text": "今天的天气不错。", "triplets": []}
-{"text": "《长河》的作者是李一凡。", "triplets": [{"subject": "长河", "relation": "作者", "object": "李一凡"}]}
-{"text": "丙城是丁国的首都。", "triplets": [{"subject": "丁国", "relation": "首都", "object": "丙城"}]}
-{"text": "赵文出生于南岭县。", "triplets": [{"subject": "赵文", "relation": "出生地", "object": "南岭县"}]}
-{"text": "星光科技由陈立创立。", "triplets": [{"subject": "星光科技", "relation": "创始人", "object": "陈立"}]}
-{"text": "大家明天再讨论这件事。", "triplets": []}
-"""
-VALIDATION_LINES = """\
-{"text": "庚水公司位于辛安市。", "triplets": [{"subject": "庚水公司", "relation": "位于", "object": "辛安市"}]}
-{"text": "他昨天没有来。", "triplets": []}
-"""
+
+
+def render_lines(*rows: tuple[str, ...]) -> str:
+    """Canonical lines of texts, each with the items of one triplet or none."""
+    names = ("subject", "relation", "object")
+    records = [
+        {"text": text, "triplets": [dict(zip(names, triplet, strict=True))] if triplet else []}
+        for text, *triplet in rows
+    ]
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+TRAIN_LINES = render_lines(
+    ("甲山公司位于乙江市。", "甲山公司", "位于", "乙江市"),
+    ("王小明毕业于东海大学。", "王小明", "毕业院校", "东海大学"),
+    ("今天的天气不错。",),
+    ("《长河》的作者是李一凡。", "长河", "作者", "李一凡"),
+    ("丙城是丁国的首都。", "丁国", "首都", "丙城"),
+    ("赵文出生于南岭县。", "赵文", "出生地", "南岭县"),
+    ("星光科技由陈立创立。", "星光科技", "创始人", "陈立"),
+    ("大家明天再讨论这件事。",),
+)
+VALIDATION_LINES = render_lines(
+    ("庚水公司位于辛安市。", "庚水公司", "位于", "辛安市"),
+    ("他昨天没有来。",),
+)
 
 
 def make_project(folder: Path, model_dir: Path) -> Path:
