@@ -1,4 +1,4 @@
-"""`tripletune data`: convert, check, fix, split and schema."""
+"""`tripletune data`: convert, check, fix, split, schema; `generate` has a file of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from tripletune.cli.generate import generate
 
 if TYPE_CHECKING:
     from tripletune.data.check import CheckReport
@@ -28,6 +30,7 @@ data_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+data_app.command("generate", help="生成合成的训练与验证数据，三元组已知。")(generate)
 
 
 class OutputFormat(str, Enum):

@@ -52,7 +52,9 @@ COMMANDS: dict[str, Command] = {
     "compare": Command(
         "score", "compare", "function", "比较两个预测文件：F1 之差 (B 减 A)、置信区间、p 值"
     ),
-    "data": Command("data", "data_app", "app", "数据：convert, check, fix, split, schema"),
+    "data": Command(
+        "data", "data_app", "app", "数据：convert, check, fix, split, generate, schema"
+    ),
     "merge": Command("merge", "merge", "function", "把适配器合并进基础模型"),
     "doctor": Command("doctor", "doctor", "function", "检查依赖包、GPU、磁盘与模型文件夹"),
 }
