@@ -39,7 +39,7 @@ class _Item(State):
     __slots__ = ("_automaton", "_next", "is_closed", "is_object", "num_bytes", "places")
 
     def __init__(
-        self, automaton: TextAutomaton, places: list[int], is_object: bool, *, is_closed: bool
+        self, automaton: TextAutomaton, places: list[int], *, is_object: bool, is_closed: bool
     ) -> None:
         super().__init__(is_final=is_object and is_closed)
         self._automaton = automaton
@@ -57,7 +57,7 @@ class _Item(State):
     @property
     def may_close(self) -> bool:
         """Whether what was written is a whole item."""
-        if self.num_bytes or self is self._automaton.start_of(self.is_object):
+        if self.num_bytes or self is self._automaton.start_of(is_object=self.is_object):
             return False
         closes = self._automaton.form.closes
         return any(closes[place] for place in self.places)
@@ -83,7 +83,7 @@ class _Item(State):
         is_closed = symbol == self.closing and self.may_close
         if not places and not is_closed:
             return None
-        return _Item(automaton, places, self.is_object, is_closed=is_closed)
+        return _Item(automaton, places, is_object=self.is_object, is_closed=is_closed)
 
     def _find_byte(self, symbol: str) -> State | None:
         automaton, places, is_last = self._automaton, [], False
@@ -96,7 +96,7 @@ class _Item(State):
             return None
         if is_last:
             places = [place + 1 for place in places]
-        state = _Item(automaton, places, self.is_object, is_closed=False)
+        state = _Item(automaton, places, is_object=self.is_object, is_closed=False)
         state.num_bytes = 0 if is_last else self.num_bytes + 1
         return state
 
@@ -138,8 +138,8 @@ class TextAutomaton:
         self._openings.update(spelling[0] for spelling in self._spellings if spelling)
         self._allowed: dict[int, TokenArray] = {}
         self._reach: dict[int, _Reach] = {}
-        self._subject = _Item(self, form.starts, False, is_closed=False)
-        self._object = _Item(self, form.starts, True, is_closed=False)
+        self._subject = _Item(self, form.starts, is_object=False, is_closed=False)
+        self._object = _Item(self, form.starts, is_object=True, is_closed=False)
         self.line = Chain()
         self.start = Chain()
         shown = Chain() if vocabulary.hides_first_blank else self.start
@@ -150,7 +150,7 @@ class TextAutomaton:
             self.start.next.update(shown.next)
             self.start.next[" "] = shown
 
-    def start_of(self, is_object: bool) -> State:
+    def start_of(self, *, is_object: bool) -> State:
         """The state before the first symbol of a subject or an object."""
         return self._object if is_object else self._subject
 
@@ -231,14 +231,14 @@ class TextAutomaton:
             child = ending.children.get(state.closing)
             if child is not None:
                 found.extend(child.token_ids)
-                self._collect_after_close(state.is_object, child, found)
+                self._collect_after_close(child, found, is_object=state.is_object)
         if state.is_closed:
             if is_root and not state.is_object and self.relations.first_tokens is not None:
                 found.extend(self.relations.first_tokens)
             else:
-                self._collect_after_close(state.is_object, node, found)
+                self._collect_after_close(node, found, is_object=state.is_object)
 
-    def _collect_after_close(self, is_object: bool, node: TokenTrie, found: list[int]) -> None:
+    def _collect_after_close(self, node: TokenTrie, found: list[int], *, is_object: bool) -> None:
         child = node.children.get("\n" if is_object else " ")
         if child is not None:
             found.extend(child.token_ids)
