@@ -34,8 +34,12 @@ def test_find_spans_prefers_exact_occurrences() -> None:
 
 def test_ground_pair_takes_the_closest_occurrences() -> None:
     text = "乙说甲在丙。甲在乙。"
-    assert ground_pair(text, "甲", "乙") == (Span(2, 3), Span(0, 1))
+    assert ground_pair(text, "甲", "丙") == (Span(2, 3), Span(4, 5))
     assert ground_pair(text, "甲", "在") == (Span(2, 3), Span(3, 4))
+
+
+def test_ground_pair_prefers_the_subject_before_the_object() -> None:
+    assert ground_pair("乙说甲在丙。甲在乙。", "甲", "乙") == (Span(6, 7), Span(8, 9))
 
 
 def test_ground_pair_avoids_overlapping_occurrences() -> None:

@@ -49,6 +49,8 @@ def find_spans(text: str, item: str) -> list[Span]:
 def choose_pair(subjects: Sequence[Span], objects: Sequence[Span]) -> tuple[Span, Span]:
     """The two spans with the fewest characters between them; overlapping only when all do.
 
+    Of equally close ones, those with the subject before the object, then the first, are taken.
+
     Args:
         subjects: Occurrences of the subject in order, at least one, all of the same length.
         objects: Occurrences of the object, likewise.
@@ -72,9 +74,9 @@ def _last_ending_by(spans: Sequence[Span], limit: int, at: int) -> int:
     return index
 
 
-def _distance(one: Span, other: Span) -> tuple[bool, int]:
-    gap = max(one.start, other.start) - min(one.end, other.end)
-    return (gap < 0, gap)
+def _distance(subject: Span, object_: Span) -> tuple[bool, int, bool]:
+    gap = max(subject.start, object_.start) - min(subject.end, object_.end)
+    return (gap < 0, gap, object_.start < subject.start)
 
 
 def _find_all(text: str, needle: str) -> list[int]:

@@ -32,8 +32,8 @@ def escape_item(item: str) -> str:
     r"""An item or relation as the target language writes it.
 
     Example:
-        >>> escape_item("甲, 乙")
-        '甲\\\\, 乙'
+        >>> print(escape_item("甲, 乙"))
+        甲\, 乙
     """
     return _ESCAPED.sub(lambda match: _ESCAPES.get(match.group(), _ESCAPED_COMMA), item)
 
