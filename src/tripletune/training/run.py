@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tripletune.config import TrainingSettings
 from tripletune.errors import DataError, OutputError
 from tripletune.schema import Example
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
+from tripletune.training.run_record import find_changed_data, recorded_run
 
 __all__ = ["TrainingRun", "score_model"]
 
@@ -155,14 +157,39 @@ class TrainingRun:
             )
             if checkpoint is not None:
                 self.settings = match_ranks(self.settings, checkpoint)
-            self.trainer = self._build_trainer(stop)
-            logger.info("开始训练...")
-            if checkpoint is not None:
-                logger.info("从检查点继续: %s", checkpoint.path)
-            self.trainer.train(
-                resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path)
-            )
-            return self._save()
+            source = None if checkpoint is None else str(checkpoint.path)
+            with self._recorded(source) as result:
+                self.trainer = self._build_trainer(stop)
+                logger.info("开始训练...")
+                if source is not None:
+                    logger.info("从检查点继续: %s", source)
+                self.trainer.train(resume_from_checkpoint=source)
+                metrics = self._save()
+                result |= self._summarise(metrics)
+            return metrics
+
+    @contextmanager
+    def _recorded(self, source: str | None) -> Iterator[dict[str, Any]]:
+        """The run record's result, to be filled; on other ranks a dictionary nobody reads."""
+        if not _is_main_process():
+            yield {}
+            return
+        with recorded_run(self.settings, resumed_from=source) as record:
+            for path in find_changed_data(record):
+                logger.warning("数据在上次启动后已改变，继续的训练不再与原来相同: %s", path)
+            yield record["result"]
+
+    def _summarise(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        state = self.trainer.state
+        return {
+            "metrics": dict(metrics),
+            "steps": state.global_step,
+            "best_step": state.best_global_step,
+            "best_metric": state.best_metric,
+            "tokens": state.num_input_tokens_seen,
+            "train_seconds": round(self.trainer.train_seconds, 2),
+            "skipped_steps": self.trainer.skipped_steps,
+        }
 
     @property
     def num_scored(self) -> int:
