@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,15 @@ from tripletune.errors import ResourceError, TripletuneError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["explain_fault", "is_out_of_memory", "num_examples_in", "split_batch"]
+__all__ = [
+    "explain_fault",
+    "extract_within_memory",
+    "is_out_of_memory",
+    "num_examples_in",
+    "split_batch",
+]
+
+logger = logging.getLogger("tripletune")
 
 _RESUME = "then continue with --resume_from_checkpoint auto"
 
@@ -51,6 +62,33 @@ def explain_fault(error: BaseException, output_dir: Path) -> TripletuneError | N
             f"({output_dir})"
         )
     return None
+
+
+def extract_within_memory(extractor: Any, texts: Sequence[str]) -> list[Any]:
+    """`extractor.extract(texts)`, with half the batch size as often as memory does not suffice.
+
+    Args:
+        extractor: An `Extractor`; its batch size stays at what was enough.
+        texts: What to extract from.
+    """
+    while True:
+        size = extractor.options.batch_size
+        try:
+            return list(extractor.extract(texts))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or size == 1:
+                raise
+            reason = str(error).strip().split("\n")[0]
+        _free_unused_memory()
+        extractor.options = replace(extractor.options, batch_size=max(1, size // 2))
+        logger.warning("评估时显存不足 (%s)：batch_size 由 %d 减半", reason, size)
+
+
+def _free_unused_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def num_examples_in(inputs: dict[str, Any]) -> int:

@@ -13,6 +13,7 @@ from tripletune.config import TrainingSettings
 from tripletune.errors import DataError, OutputError
 from tripletune.schema import Example
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
+from tripletune.training.ranks import map_over_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 
 __all__ = ["TrainingRun", "score_model"]
@@ -314,8 +315,13 @@ def score_model(model: Any, tokenizer: Any, examples: Sequence[Example]) -> dict
     """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction."""
     from tripletune.evaluation import evaluate
     from tripletune.extraction.extractor import Extractor
+    from tripletune.training.faults import extract_within_memory
 
-    extractions = Extractor(model, tokenizer).extract([example.text for example in examples])
+    extractor = Extractor(model, tokenizer)
+    extractions = map_over_ranks(
+        lambda texts: extract_within_memory(extractor, texts),
+        [example.text for example in examples],
+    )
     strict = evaluate(examples, extractions).strict
     return {
         "precision": strict.precision or 0.0,
