@@ -137,3 +137,8 @@ def test_pointer_instead_of_vocabulary_is_named(tmp_path):
     path.write_text("version https://git-lfs.github.com/spec/v1\n", encoding="utf-8")
     with pytest.raises(ModelError, match="git lfs pull"):
         ChatGLMTokenizer(str(path))
+
+
+def test_ids_beyond_the_vocabulary_have_no_text(tokenizer):
+    ids = tokenizer.encode("你好", add_special_tokens=False)
+    assert tokenizer.decode([*ids, 130_400]) == "你好"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
@@ -264,3 +264,13 @@ def test_full_size_names_shapes_and_counts(folder, tmp_path):
     buffers = set(facts["buffers"])
     assert ours == {k: v for k, v in facts["state_dict"].items() if k not in buffers}
     assert sum(p.numel() for p in model.parameters()) == facts["num_parameters"]
+
+
+def test_stored_head_never_replaces_the_embeddings(folder, tensors, tmp_path):
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["lm_head.weight"] + 1.0
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    model = load(tmp_path)
+    assert model.lm_head.weight is model.transformer.word_embeddings.weight
+    assert_close(model(tensors["single.input_ids"]).logits, tensors["single.logits"])

@@ -28,10 +28,10 @@ def test_a_gpu_leaves_the_settings_as_they_are():
 def test_without_a_gpu_the_default_model_becomes_the_embedded_one():
     settings, notes = adapt(TrainingSettings(), has_gpu=False)
     assert settings.model_name == "embedded"
-    assert (settings.learning_rate, settings.lora_target_modules) == (2e-3, "all-linear")
+    assert (settings.learning_rate, settings.lora_target_modules) == (2e-3, ("query_key_value",))
     assert "没有检测到CUDA GPU" in notes[0]
     assert "THUDM/chatglm-6b" in notes[0]
-    assert "learning_rate=0.002, lora_target_modules=all-linear" in notes[1]
+    assert "learning_rate=0.002, eval_steps=100, save_steps=100" in notes[1]
 
 
 def test_a_model_that_was_named_is_never_replaced():
@@ -44,7 +44,7 @@ def test_a_model_that_was_named_is_never_replaced():
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_the_embedded_model_has_its_own_defaults_everywhere(has_gpu):
     settings, notes = adapt(TrainingSettings(model_name="embedded"), has_gpu=has_gpu)
-    assert (settings.learning_rate, settings.lora_target_modules) == (2e-3, "all-linear")
+    assert (settings.learning_rate, settings.lora_target_modules) == (2e-3, ("query_key_value",))
     assert "内置小模型使用自己的默认值" in notes[0]
 
 

@@ -40,7 +40,7 @@ _MIN_GPU_GIB = 8.0
 _NF4_BYTES = 4.127 / 8
 _WORKSPACE_GIB = 2.5
 _NOT_FOR_USERS = ("dev",)
-_COMPILED = ("torch", "transformers", "peft", "bitsandbytes", "sentencepiece", "llguidance")
+_COMPILED = ("torch", "transformers", "peft", "bitsandbytes", "sentencepiece")
 
 
 class Level(Enum):

@@ -50,7 +50,7 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
         folder,
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
-        constrained=False,
+        constrained=False if arguments.free else None,
     )
     extractions = list(_with_progress(extractor, examples))
     evaluation = evaluate(examples, extractions)

@@ -63,7 +63,7 @@ def _load(folder: Path, arguments: Any) -> Any:
         folder,
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
-        constrained=False,
+        constrained=False if arguments.free else None,
     )
 
 

@@ -265,6 +265,19 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`; a stored head never replaces the embeddings.
+
+        Official folders store `lm_head.weight` beside the embeddings. Recent `transformers` unties
+        the two where the stored values differ; the official model always shares them.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.tie_word_embeddings:
+            model.lm_head.weight = model.transformer.word_embeddings.weight
+        return loaded
+
     def get_output_embeddings(self) -> nn.Module:
         """The language-model head."""
         return self.lm_head

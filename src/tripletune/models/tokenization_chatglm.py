@@ -181,7 +181,8 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         **kwargs: Any,
     ) -> str:
         ids = [token_ids] if isinstance(token_ids, int) else list(token_ids)
-        kept = [index for index in ids if index != self.pad_token_id]
+        # The network's vocabulary is a little larger than the tokenizer's: such ids have no text.
+        kept = [index for index in ids if index != self.pad_token_id and index < self.vocab_size]
         if skip_special_tokens:
             hidden = set(self.all_special_ids)
             kept = [index for index in kept if index not in hidden]

@@ -296,6 +296,16 @@ class TrainingRun:
         self._memory_plan = plan
         return self.settings.changed(gradient_checkpointing=plan.checkpointing)
 
+    def _save_extraction_settings(self) -> None:
+        """Writes what constrained extraction reads: the relations learnt, and a text's length."""
+        from tripletune.data.relation_schema import learn_schema, save_schema
+        from tripletune.extraction.loading import save_window_chars
+
+        save_schema(learn_schema(self.train_examples), self.settings.output_dir / "schema.json")
+        save_window_chars(
+            self.settings.output_dir, (example.text for example in self.train_examples)
+        )
+
     def _save(self) -> dict[str, float]:
         settings = self.settings
         records = [r for r in self.trainer.state.log_history if "eval_loss" in r]
@@ -305,6 +315,7 @@ class TrainingRun:
                 settings.output_dir, safe_serialization=settings.save_safetensors
             )
             self.tokenizer.save_pretrained(settings.output_dir)
+            self._save_extraction_settings()
             self.trainer.state.save_to_json(str(settings.output_dir / "trainer_state.json"))
             logger.info("模型保存在 %s", settings.output_dir)
             self._report_speed()
