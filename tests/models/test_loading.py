@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,7 +41,7 @@ def test_resolve_model_path_takes_a_local_folder(tiny_model_dir, monkeypatch):
     assert resolve_model_path(tiny_model_dir.name) == tiny_model_dir.name
 
 
-def test_resolve_model_path_takes_a_clone_named_like_the_hub_id(
+def test_resolve_model_path_takes_a_clone_named_as_on_the_hub(
     tiny_model_dir, tmp_path, monkeypatch
 ):
     (tmp_path / "THUDM").mkdir()
@@ -69,7 +71,7 @@ def test_resolve_model_path_says_that_a_path_leads_nowhere(name, tmp_path, monke
 def test_resolve_model_path_names_the_package_for_modelscope(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIPLETUNE_HUB", "modelscope")
-    monkeypatch.setitem(__import__("sys").modules, "modelscope", None)
+    monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(MissingPackageError, match="pip install modelscope"):
         resolve_model_path("THUDM/chatglm-6b")
 
@@ -103,9 +105,7 @@ def test_load_model_quantises_linear_layers_to_nf4(tiny_model_dir):
     assert type(model.get_output_embeddings()).__name__ != "Linear4bit"
 
 
-def test_load_model_says_that_weights_are_damaged(tiny_model_dir, tmp_path):
-    import shutil
-
+def test_load_model_says_that_weights_are_missing(tiny_model_dir, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(tiny_model_dir, folder)
     (folder / "model.safetensors").unlink()
