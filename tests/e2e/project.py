@@ -54,14 +54,27 @@ def make_project(folder: Path, model_dir: Path) -> Path:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPOSITORY / name, target)
-    shutil.copytree(model_dir, folder / "THUDM" / "chatglm-6b")
-    shutil.copytree(model_dir, folder / "models" / "clone")
+    for name in ("THUDM/chatglm-6b", "models/clone"):
+        shutil.copytree(model_dir, folder / name)
+        make_terse(folder / name)
     config = folder / "config" / "train_config_simple.py"
     source = config.read_text(encoding="utf-8")
     edited = source.replace('MODEL_NAME = "THUDM/chatglm-6b"', 'MODEL_NAME = "models/clone"')
     config.write_text(edited, encoding="utf-8")
     write_data(folder)
     return folder
+
+
+def make_terse(model_dir: Path) -> None:
+    """Makes a random model answer nothing; else it would write on to its limit, for seconds."""
+    from safetensors.torch import load_file, save_file
+
+    path = model_dir / "model.safetensors"
+    end_id = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    weights = load_file(path)
+    embedding = weights["transformer.word_embeddings.weight"]
+    weights["transformer.final_layernorm.bias"] = 1000 * embedding[end_id]
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def write_data(folder: Path) -> None:

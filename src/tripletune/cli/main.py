@@ -56,6 +56,7 @@ COMMANDS: dict[str, Command] = {
         "data", "data_app", "app", "数据：convert, check, fix, split, generate, schema"
     ),
     "merge": Command("merge", "merge", "function", "把适配器合并进基础模型"),
+    "runs": Command("runs", "runs", "function", "列出并比较训练记录"),
     "doctor": Command("doctor", "doctor", "function", "检查依赖包、GPU、磁盘与模型文件夹"),
 }
 
