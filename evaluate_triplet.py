@@ -1,7 +1,7 @@
 """评估脚本: scores the adapter of the last training on the validation data and writes a report.
 
-    python evaluate_triplet.py
-    python evaluate_triplet.py --adapter output/my-model --validation_file data/val_triplet.jsonl
+python evaluate_triplet.py
+python evaluate_triplet.py --adapter output/my-model --validation_file data/val_triplet.jsonl
 """
 
 from __future__ import annotations

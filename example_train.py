@@ -1,7 +1,7 @@
 """示例训练脚本: four worked examples, from a menu or with `--example N`.
 
-    python example_train.py
-    python example_train.py --example 3
+python example_train.py
+python example_train.py --example 3
 """
 
 from __future__ import annotations

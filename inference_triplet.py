@@ -1,8 +1,8 @@
 """推理脚本: triplets out of a sentence, a file, or a dialogue.
 
-    python inference_triplet.py "苹果公司是一家美国的科技公司。"
-    python inference_triplet.py --input sentences.txt --output triplets.jsonl
-    python inference_triplet.py            # 对话; quit 或 exit 退出
+python inference_triplet.py "苹果公司是一家美国的科技公司。"
+python inference_triplet.py --input sentences.txt --output triplets.jsonl
+python inference_triplet.py            # 对话; quit 或 exit 退出
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """配置化训练脚本: presets, flags, and `ChatGLMTrainer` for use from Python.
 
-    python train_with_config.py --config auto
-    python train_with_config.py --config medium --epochs 5 --batch_size 2 --lora_r 16
-    torchrun --nproc_per_node=2 train_with_config.py --config large
+python train_with_config.py --config auto
+python train_with_config.py --config medium --epochs 5 --batch_size 2 --lora_r 16
+torchrun --nproc_per_node=2 train_with_config.py --config large
 """
 
 from __future__ import annotations

@@ -37,8 +37,13 @@ class BenchmarkRun(TrainingRun):
 def describe(evaluation: Any, seconds: float) -> dict[str, Any]:
     """The figures of one way of extracting."""
     record = evaluation.to_dict()
-    return {"strict": record["strict"], "duie": record["duie"], "seconds": seconds,
-            "errors": record["errors"].get("counts", {}), "exact_match": record["exact_match"]}
+    return {
+        "strict": record["strict"],
+        "duie": record["duie"],
+        "seconds": seconds,
+        "errors": record["errors"].get("counts", {}),
+        "exact_match": record["exact_match"],
+    }
 
 
 def main() -> None:
@@ -91,8 +96,14 @@ def main() -> None:
             "".join(e.to_json() + "\n" for e in extractions), encoding="utf-8"
         )
         strict = results[name]["strict"]
-        print(name, {k: strict[k] for k in ("precision", "recall", "f1", "num_predicted")},
-              f"{results[name]['seconds']:.1f} s", "ungrounded", ungrounded, flush=True)
+        print(
+            name,
+            {k: strict[k] for k in ("precision", "recall", "f1", "num_predicted")},
+            f"{results[name]['seconds']:.1f} s",
+            "ungrounded",
+            ungrounded,
+            flush=True,
+        )
     (args.output_dir / "duie_gemma.json").write_text(json.dumps(results, indent=1), "utf-8")
     print(f"train {results['train_seconds']:.0f} s", flush=True)
 

@@ -88,7 +88,7 @@ def write_model(family: str, folder: Path, vocabulary: Path | None, *, num_layer
     size = 0
     for name, meta in model.state_dict().items():
         tensor = torch.empty(meta.shape, dtype=torch.float16, device=device)
-        if name.endswith("layernorm.weight") or tensor.dim() == 1 and name.endswith(".weight"):
+        if name.endswith("layernorm.weight") or (tensor.dim() == 1 and name.endswith(".weight")):
             tensor.fill_(1.0)
         else:
             tensor.normal_(0.0, 0.02, generator=generator)

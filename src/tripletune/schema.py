@@ -33,7 +33,9 @@ class Span:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
-            raise DataError(f"span: [{self.start}, {self.end}) is not a range; need 0 <= start < end")
+            raise DataError(
+                f"span: [{self.start}, {self.end}) is not a range; need 0 <= start < end"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ class Triplet:
             if not isinstance(value, str):
                 raise DataError(f"triplet {name}: {value!r} is not a string")
             if not value.strip():
-                raise DataError(f"triplet {name}: {value!r} is empty; every triplet needs all three")
+                raise DataError(
+                    f"triplet {name}: {value!r} is empty; every triplet needs all three"
+                )
         if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
             raise DataError(f"triplet confidence: {self.confidence!r} is not between 0 and 1")
 
@@ -91,7 +95,7 @@ class Triplet:
         return (self.subject, self.relation, self.object)
 
     @classmethod
-    def from_record(cls, record: object) -> Triplet:
+    def from_record(cls, record: Any) -> Triplet:
         """The triplet that a JSON object describes; unknown keys are ignored.
 
         Raises:
@@ -102,8 +106,8 @@ class Triplet:
         missing = [name for name in ("subject", "relation", "object") if name not in record]
         if missing:
             raise DataError(
-                f"triplet: field {missing[0]!r} is missing in {json.dumps(record, ensure_ascii=False)}"
-                "; needed are subject, relation, object"
+                f"triplet: field {missing[0]!r} is missing in "
+                f"{json.dumps(record, ensure_ascii=False)}; needed are subject, relation, object"
             )
         slots = record.get("object_slots") or {}
         if not isinstance(slots, Mapping):

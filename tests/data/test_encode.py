@@ -28,7 +28,7 @@ def encode(examples, **changes):
 def test_encode_prompt_then_answer_then_end():
     (encoded,), _ = encode([ONE])
     prompt = [*map(ord, PROMPT.format("甲位于乙。")), 1]
-    assert encoded == TokenizedExample(prompt + [*map(ord, "(甲, 位于, 乙)"), 2], len(prompt))
+    assert encoded == TokenizedExample([*prompt, *map(ord, "(甲, 位于, 乙)"), 2], len(prompt))
 
 
 def test_labels_are_the_answer_and_its_end_only():

@@ -58,9 +58,7 @@ def test_flex_mask_allows_the_same_pairs():
 
 def test_padding_is_seen_by_nobody_but_itself():
     real = torch.tensor([[0, 0, 1, 1]]).bool()
-    mask = build(
-        num_queries=4, num_keys=4, is_context=None, is_real=real, document_ids=None
-    )
+    mask = build(num_queries=4, num_keys=4, is_context=None, is_real=real, document_ids=None)
     expected = read("""
 x . . .
 . x . .
@@ -76,7 +74,8 @@ def test_later_queries_see_everything_before_them():
 
 
 def test_single_query_without_padding_needs_no_mask():
-    assert build(num_queries=1, num_keys=5, first_query=4, is_context=None, document_ids=None) is None
+    single = {"num_queries": 1, "num_keys": 5, "first_query": 4}
+    assert build(**single, is_context=None, document_ids=None) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

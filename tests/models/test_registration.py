@@ -50,7 +50,8 @@ def test_auto_classes_use_ours(hostile_folder, order, trust):
     expected = []
     for name in ("AutoTokenizer", "AutoModel"):
         if name in code:
-            code += f"print(type({name}.from_pretrained({str(hostile_folder)!r}{trust})).__name__)\n"
+            loaded = f"{name}.from_pretrained({str(hostile_folder)!r}{trust})"
+            code += f"print(type({loaded}).__name__)\n"
             expected.append(
                 "ChatGLMTokenizer" if name == "AutoTokenizer" else "ChatGLMForConditionalGeneration"
             )

@@ -48,7 +48,8 @@ def loss_and_gradients(model):
     model.zero_grad()
     loss = model(input_ids=IDS, labels=LABELS).loss
     loss.backward()
-    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    return loss.detach(), {name: parameter.grad.clone() for name, parameter in trained}
 
 
 @pytest.mark.parametrize("keep_weights", [True, False])

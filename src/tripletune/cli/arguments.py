@@ -56,9 +56,7 @@ class OneLineParser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def build_training_parser(
-    prog: str | None = None, *, with_presets: bool = True
-) -> OneLineParser:
+def build_training_parser(prog: str | None = None, *, with_presets: bool = True) -> OneLineParser:
     """Every setting as a flag, and, with presets, `--config` to choose one."""
     parser = OneLineParser(prog=prog, description="TripleTune: QLoRA 训练")
     if with_presets:

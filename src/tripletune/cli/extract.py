@@ -71,8 +71,8 @@ class AdapterFactory:
 
         from tripletune.extraction.extractor import Extractor
 
-        transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         device = None
         if self.num_workers > 1 and torch.cuda.is_available():
             device = f"cuda:{worker % torch.cuda.device_count()}"

@@ -79,7 +79,8 @@ def parse_target(target: str) -> tuple[Triplet, ...]:
         items = _split_line(line)
         if items is None or len(items) != 3:
             raise DataError(f"target line {number}: {line!r} is not '(subject, relation, object)'")
-        triplets.append(Triplet(*(_unescape(item) for item in items)))
+        subject, relation, object_ = map(_unescape, items)
+        triplets.append(Triplet(subject, relation, object_))
     return tuple(triplets)
 
 
@@ -113,7 +114,8 @@ def parse_free(output: str) -> ParsedTarget:
         elif not all(item.strip() for item in items):
             problems.append(f"{line!r} has an empty item")
         else:
-            triplets[Triplet(*(_unescape(item).strip() for item in items))] = None
+            subject, relation, object_ = (_unescape(item).strip() for item in items)
+            triplets[Triplet(subject, relation, object_)] = None
     return ParsedTarget(tuple(triplets), tuple(problems))
 
 

@@ -14,7 +14,7 @@ QUERY_WITH_RELATIONS = (
 
 
 def render_query(text: str, *, relations: Sequence[str] | None = None) -> str:
-    """What the user says to the model to have the triplets of `text`.
+    r"""What the user says to the model to have the triplets of `text`.
 
     Args:
         text: The text to read.
@@ -22,7 +22,7 @@ def render_query(text: str, *, relations: Sequence[str] | None = None) -> str:
 
     Example:
         >>> render_query("甲位于乙。")
-        '请从以下文本中抽取三元组，格式为(主体, 关系, 客体):\\n甲位于乙。'
+        '请从以下文本中抽取三元组，格式为(主体, 关系, 客体):\n甲位于乙。'
     """
     if relations is None:
         return QUERY.format(text=text)

@@ -138,7 +138,7 @@ def _needs_quantisation(name: str, device: Any) -> bool:
         return False
     config = AutoConfig.from_pretrained(path)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(config)
     num_bytes = 2 * sum(parameter.numel() for parameter in model.parameters())
     free, _ = torch.cuda.mem_get_info(device)
     return bool(num_bytes > _SHARE_FOR_WEIGHTS * free)

@@ -46,7 +46,7 @@ def supports_slots(model: Any) -> bool:
     )
 
 
-class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class _SlotLayer(CacheLayerMixin):
     """Keys and values of one layer: (slots, H, K, D)."""
 
     is_sliding = False
@@ -55,7 +55,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     values: Tensor
 
     def __init__(self, owner: _SlotCache, num_slots: int, num_places: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.owner = owner
         self.num_slots = num_slots
         self.num_places = num_places
@@ -195,7 +195,7 @@ class SlotReader:
         self._cache.places[index] = length - 1
         self._filled[list(slots)] = length
         for layer, read in zip(self._cache.layers, reader.cache.layers, strict=True):
-            layer.fill(index, read.keys, read.values)  # type: ignore[union-attr]
+            layer.fill(index, read.keys, read.values)
         return logits
 
     def set_tokens(self, slots: Sequence[int], tokens: Tensor) -> None:
@@ -225,7 +225,7 @@ class SlotReader:
         self._filled = self._filled[list(slots)]
         self._graphs.clear()
         for layer in self._cache.layers:
-            layer.select(index)  # type: ignore[union-attr]
+            layer.select(index)
 
     def _step(self, length: int) -> Tensor:
         cache = self._cache

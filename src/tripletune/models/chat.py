@@ -119,7 +119,7 @@ class ChatMixin:
         return torch.tensor([tokenizer.build_chat_ids(query, history)], device=device)
 
 
-class _TokenQueue(BaseStreamer):  # type: ignore[misc]
+class _TokenQueue(BaseStreamer):
     """Carries new tokens from the generating thread; the first delivery is the prompt."""
 
     def __init__(self) -> None:

@@ -282,7 +282,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
         """The language-model head."""
         return self.lm_head
 
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replaces the language-model head."""
         self.lm_head = new_embeddings
 
@@ -457,7 +457,9 @@ def rotate_two_rows(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         cosine: (B, S, 1, 2, D/4) from `build_rotary`.
         sine: Likewise.
     """
-    parts = states.unflatten(-1, (2, 2, -1)).float()  # (B, S, H, 2 rows, 2 partners, D/4)
+    parts = states.reshape(
+        *states.shape[:-1], 2, 2, -1
+    ).float()  # (B, S, H, 2 rows, 2 partners, D/4)
     first, second = parts.unbind(dim=-2)
     rotated = torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=-2)
     return rotated.flatten(-3).to(states.dtype)

@@ -169,7 +169,7 @@ class ChatGLM2MLP(nn.Module):
         return output
 
 
-class ChatGLM2Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
+class ChatGLM2Block(GradientCheckpointingLayer):
     """One layer: attention, then MLP, each on the normalised stream and added to it."""
 
     def __init__(self, config: ChatGLM2Config, layer_idx: int) -> None:
@@ -224,7 +224,7 @@ class ChatGLM2PreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        super()._init_weights(module)
         if isinstance(module, RotaryEmbedding):
             init.copy_(module.inv_freq, module.compute_frequencies(torch.float32, None))
 
@@ -239,7 +239,7 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
         self.encoder = ChatGLM2Encoder(config)
         self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
         self.gradient_checkpointing = False
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embeddings."""
@@ -323,7 +323,7 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
             last_hidden_state=self.encoder.final_layernorm(hidden_states),
             past_key_values=past_key_values,
             hidden_states=all_hidden_states if output_hidden_states else None,
-            attentions=all_attentions if output_attentions else None,  # type: ignore[arg-type]
+            attentions=all_attentions if output_attentions else None,
         )
 
 
@@ -333,7 +333,7 @@ class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixi
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__(config)
         self.transformer = ChatGLM2Model(config)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
         """The language-model head."""

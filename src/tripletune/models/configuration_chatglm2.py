@@ -83,7 +83,7 @@ class ChatGLM2Config(PreTrainedConfig):
         if self.rotary_in_fp32 is None:
             self.rotary_in_fp32 = "chatglm3" in names.lower() or self.seq_length == 8192
         self._check(names.split()[0] if names.strip() else "model", kwargs)
-        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        super().__post_init__(**kwargs)
 
     def _check(self, name: str, others: dict[str, Any]) -> None:
         if others.get("quantization_bit"):

@@ -106,7 +106,9 @@ def _find_tokenizer_class(name: Any, kwargs: dict[str, Any]) -> Any:
 
     from tripletune.models.tokenization_chatglm import ChatGLMTokenizer as ChatGLM1Tokenizer
 
-    hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token") if key in kwargs}
+    hub: dict[str, Any] = {
+        key: kwargs[key] for key in ("cache_dir", "revision", "token") if key in kwargs
+    }
     hub |= {"local_files_only": bool(kwargs.get("local_files_only"))}
 
     def has(filename: str) -> bool:

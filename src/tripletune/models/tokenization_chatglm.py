@@ -95,10 +95,12 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
             unk_token=unk_token,
             **kwargs,
         )
-        self._gmask_id = self.sp_model.piece_to_id(str(gmask_token))
-        self._end_id = self.sp_model.piece_to_id(str(end_token))
+        self._gmask_id: int = self.sp_model.piece_to_id(str(gmask_token))
+        self._end_id: int = self.sp_model.piece_to_id(str(end_token))
         special = [str(t) for t in (bos_token, eos_token, unk_token, pad_token, mask_token)]
-        self._special_ids = {token: self.sp_model.piece_to_id(token) for token in special}
+        self._special_ids: dict[str, int] = {
+            token: self.sp_model.piece_to_id(token) for token in special
+        }
         self._special = re.compile("(" + "|".join(map(re.escape, special)) + ")")
 
     @property

@@ -100,7 +100,7 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         fixed = ("eos_token", "pad_token", "unk_token", "auto_map", "extra_special_tokens")
         kwargs = {key: value for key, value in kwargs.items() if key not in fixed}
         kwargs.setdefault("clean_up_tokenization_spaces", False)
-        super().__init__(padding_side=padding_side, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(padding_side=padding_side, **kwargs)
 
     @property
     def vocab_size(self) -> int:
@@ -115,7 +115,8 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
     def get_vocab(self) -> dict[str, int]:
         """Every piece and its id."""
         pieces = {self.sp_model.id_to_piece(index): index for index in range(self.num_pieces)}
-        return pieces | self.special_tokens | self._added_tokens_encoder
+        added: dict[str, int] = self._added_tokens_encoder
+        return pieces | self.special_tokens | added
 
     def get_command(self, token: str) -> int:
         """Id of a special token by its official name: `[gMASK]`, `sop`, `<eos>`, ...
@@ -152,12 +153,11 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         ids: Any = self.convert_tokens_to_ids(tokens)
         return list(ids)
 
-    def tokenize(  # type: ignore[override]
-        self, text: str, **kwargs: Any
-    ) -> list[str]:
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
         """Pieces of a text, without `[gMASK] sop`."""
         if self._added_tokens_encoder:
-            return super().tokenize(text, **kwargs)
+            pieces: list[str] = super().tokenize(text, **kwargs)
+            return pieces
         return self._tokenize(text)
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
@@ -242,7 +242,7 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         text = str(self.decode(list(token_ids)))
         return text.strip().replace("[[训练时间]]", "2023年")
 
-    def _encode_plus(  # type: ignore[override]
+    def _encode_plus(
         self,
         text: Any,
         text_pair: Any = None,

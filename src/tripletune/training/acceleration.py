@@ -11,7 +11,13 @@ import torch
 
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
 
-__all__ = ["accelerate_layers", "compile_model", "has_room_for_weights", "is_worth_compiling", "plain_attention"]
+__all__ = [
+    "accelerate_layers",
+    "compile_model",
+    "has_room_for_weights",
+    "is_worth_compiling",
+    "plain_attention",
+]
 
 logger = logging.getLogger("tripletune")
 

@@ -13,7 +13,7 @@ from tripletune.errors import ConfigError
 __all__ = ["add_lora", "count_parameters", "find_linear_names", "render_parameter_line"]
 
 
-def find_linear_names(model: nn.Module) -> list[str]:
+def find_linear_names(model: Any) -> list[str]:
     """Last name components of the model's linear layers, its head excluded, in model order.
 
     Quantised linear layers count; for a ChatGLM this is query_key_value, dense, dense_h_to_4h,

@@ -16,7 +16,7 @@ __all__ = ["HistoryCallback", "ProgressCallback"]
 _SHOWN_DIGITS = {"learning_rate": 8, "epoch": 2, "eval_runtime": 2, "tokens_per_second": 0}
 
 
-class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+class ProgressCallback(TrainerCallback):
     """A bar over the optimizer steps; each log record is printed above it as a dictionary."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             self._bar = None
 
 
-class HistoryCallback(TrainerCallback):  # type: ignore[misc]
+class HistoryCallback(TrainerCallback):
     """Keeps the history file and the curves of the output folder up to date."""
 
     def __init__(self, output_dir: Path) -> None:

@@ -39,7 +39,7 @@ class FrozenLinear(torch.autograd.Function):
         return gradient @ weight, None, None, None
 
 
-def speed_up_linear_layers(model: nn.Module, *, dtype: torch.dtype, keep_weights: bool) -> int:
+def speed_up_linear_layers(model: Any, *, dtype: torch.dtype, keep_weights: bool) -> int:
     """Changes how the model's NF4 layers compute; returns how many were changed.
 
     Args:
@@ -73,7 +73,7 @@ def compile_blocks(model: nn.Module, *, dynamic: bool | None = None) -> int:
     torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
     for block in blocks:
         # The class's __call__ does the checkpointing; what it checkpoints is compiled.
-        block.forward = torch.compile(block.forward, dynamic=dynamic)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, dynamic=dynamic)
     return len(blocks)
 
 
@@ -84,7 +84,8 @@ def _make_product(base: Any, dtype: torch.dtype, *, keep_weights: bool) -> Any:
         kept = dequantize_nf4(base.weight.data, state, dtype)
         return lambda x: F.linear(x.to(dtype), kept, bias)
     packed = base.weight.data
-    return lambda x: FrozenLinear.apply(x.to(dtype), packed, state, bias)
+    apply: Any = FrozenLinear.apply
+    return lambda x: apply(x.to(dtype), packed, state, bias)
 
 
 def _make_adapted_product(module: Any, product: Any) -> Any:

@@ -15,7 +15,7 @@ PLOT_FILE = "training_curves.png"
 
 
 def write_history(output_dir: Path, history: Sequence[dict[str, Any]]) -> Path:
-    """Writes every logged record as JSON, replacing an earlier file at once, and returns its path."""
+    """Writes every logged record as JSON in place of an earlier file; returns its path."""
     path = output_dir / HISTORY_FILE
     temporary = path.with_suffix(".tmp")
     temporary.write_text(

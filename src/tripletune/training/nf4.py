@@ -47,7 +47,7 @@ def dequantize_nf4(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
 
         weight: Tensor = dequantize_4bit(packed, state)
         return weight.to(dtype)
-    return _dequantize(
+    expanded: Tensor = _dequantize(
         packed.reshape(-1),
         state.absmax,
         state.state2.absmax,
@@ -59,11 +59,12 @@ def dequantize_nf4(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
         list(state.shape),
         dtype,
     )
+    return expanded
 
 
 if triton is not None:
 
-    @triton.jit
+    @triton.jit  # type: ignore[untyped-decorator]
     def _dequantize_kernel(  # type: ignore[no-untyped-def]
         packed, scales, outer_scales, scale_code, value_code, offset, out,
         num_bytes,

@@ -362,9 +362,10 @@ class ResumableTrainer(Trainer):
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
         self._save_rng_state(str(staging))
+        loss = float(self.sum_over_ranks(self._tr_loss.detach().clone())) / self.args.world_size
         if self.args.should_save:
             self.state.save_to_json(str(staging / "trainer_state.json"))
-            content = json.dumps(self._run_state(), indent=1)
+            content = json.dumps(self._run_state(loss), indent=1)
             (staging / RUN_STATE_FILE).write_text(content + "\n", encoding="utf-8")
 
     def _finish(self, staging: Path) -> None:
@@ -395,11 +396,11 @@ class ResumableTrainer(Trainer):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
-    def _run_state(self) -> dict[str, Any]:
+    def _run_state(self, loss_since_log: float) -> dict[str, Any]:
         return {
             "pending_evaluation": self._pending_evaluation,
             "train_seconds": self.train_seconds,
-            "loss_since_log": float(self._tr_loss),
+            "loss_since_log": loss_since_log,
             "last_logged_step": self._globalstep_last_logged,
             "skipped_steps": self.skipped_steps,
             "bad_steps_in_a_row": self._bad_steps_in_a_row,

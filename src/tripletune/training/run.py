@@ -12,8 +12,8 @@ from typing import Any
 from tripletune.config import TrainingSettings
 from tripletune.errors import DataError, OutputError
 from tripletune.schema import Example
-from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.ranks import map_over_ranks
+from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 
 __all__ = ["TrainingRun", "score_model"]
@@ -278,7 +278,8 @@ class TrainingRun:
         )
         if self._memory_plan is not None:
             peak = torch.cuda.max_memory_allocated(self.model.device)
-            line += f", 显存峰值 {peak / 2**30:.2f} GiB (预计 {self._memory_plan.total / 2**30:.2f} GiB)"
+            planned = self._memory_plan.total
+            line += f", 显存峰值 {peak / 2**30:.2f} GiB (预计 {planned / 2**30:.2f} GiB)"
         logger.info(line)
 
     def _fit_memory(self) -> TrainingSettings:

@@ -95,8 +95,9 @@ class TripletTrainer(ResumableTrainer):
                 metrics |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - started
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
+        control: Any = self.control
+        self.control: Any = self.callback_handler.on_evaluate(
+            self.args, self.state, control, metrics
         )
         return metrics
 
