@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tripletune.cli.main import COMMANDS
+from tripletune.cli.train import SAMPLE_SENTENCE
 from tripletune.config import PRESET_VALUES, TrainingSettings, build_settings
 
 LANGUAGES = ("README.md", "README_zh.md")
@@ -81,3 +82,7 @@ def test_readmes_show_the_same_code(repository):
     )
     assert len(english) == 4
     assert english == chinese
+
+
+def test_readme_shows_the_sentence_that_is_offered(readme):
+    assert f"回车使用: {SAMPLE_SENTENCE})" in readme

@@ -109,7 +109,7 @@ def test_train_scores_before_and_after_and_shows_an_extraction(caplog, capsys):
         "微调后 F1: 0.9000  精确率: 0.9000  召回率: 0.9000 (验证集 101 条，微调前 F1 0.0000)",
     ]
     assert capsys.readouterr().out.splitlines()[:2] == [
-        "文本: 星海科技有限公司由林若溪于2012年在杭州创立。",
+        f"文本: {area.SAMPLE_SENTENCE}",
         "  (星海科技, 总部, 杭州)",
     ]
 
@@ -136,7 +136,7 @@ def test_train_takes_the_sample_sentence_at_the_end_of_input(monkeypatch, capsys
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr("builtins.input", end)
     assert train_from_arguments(["--config", "medium"]) == 0
-    assert "文本: 星海科技有限公司由林若溪于2012年在杭州创立。\n" in capsys.readouterr().out
+    assert f"文本: {area.SAMPLE_SENTENCE}\n" in capsys.readouterr().out
 
 
 def test_train_without_a_gpu_says_so_and_takes_the_embedded_model(monkeypatch, caplog):
