@@ -26,6 +26,7 @@ __all__ = [
     "UpperCaseConfig",
     "build_settings",
     "choose_preset",
+    "find_changed_fields",
 ]
 
 DEFAULT_MODEL = "THUDM/chatglm-6b"
@@ -163,6 +164,12 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
 same in upper case, where users edit it."""
 
 
+def find_changed_fields(settings: TrainingSettings) -> set[str]:
+    """Names of the fields whose value is not the default."""
+    defaults = {name: field.default for name, field in TrainingSettings.model_fields.items()}
+    return {name for name, value in settings.model_dump().items() if value != defaults[name]}
+
+
 class UpperCaseConfig:
     """Base of the guide's configuration classes: upper-case fields, checked by name.
 
@@ -194,8 +201,7 @@ class UpperCaseConfig:
 
     def changed_fields(self) -> set[str]:
         """Lower-case names of the fields whose value is not the default of `TrainingSettings`."""
-        defaults = {name: field.default for name, field in TrainingSettings.model_fields.items()}
-        return {n for n, v in self.settings().model_dump().items() if v != defaults[n]}
+        return find_changed_fields(self.settings())
 
     def settings(self) -> TrainingSettings:
         """The run these fields describe.

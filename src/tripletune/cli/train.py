@@ -15,6 +15,7 @@ from tripletune.config import (
     TrainingSettings,
     UpperCaseConfig,
     build_settings,
+    find_changed_fields,
 )
 from tripletune.errors import DataError
 
@@ -66,7 +67,8 @@ def train_from_arguments(
         preset = _choose(arguments.config)
         values = dict(PRESET_VALUES[preset]) if configs is None else configs[preset]().fields()
     settings = build_settings({**values, **explicit})
-    return train_with_settings(settings, explicit=set(explicit), make_data=make_data)
+    chosen = set(explicit) | find_changed_fields(settings)
+    return train_with_settings(settings, explicit=chosen, make_data=make_data)
 
 
 def train_with_settings(

@@ -57,6 +57,7 @@ class TrainingRun:
         """
         import torch
 
+        from tripletune.data.readers import load_examples
         from tripletune.models.loading import default_device, load_model, load_tokenizer
         from tripletune.training.acceleration import accelerate_layers
         from tripletune.training.adapters import (
@@ -67,6 +68,8 @@ class TrainingRun:
 
         settings = self.settings
         check_output_dir(settings.output_dir)
+        for path in (settings.train_file, settings.validation_file):
+            load_examples(path)  # a broken line is told before minutes of loading a model
         torch.manual_seed(settings.seed)
         logger.info("加载分词器...")
         self.tokenizer = load_tokenizer(settings.model_name, revision=settings.revision)
@@ -203,7 +206,10 @@ class TrainingRun:
 
         with plain_attention(self.model):
             return score_model(
-                self.model, self.tokenizer, self.validation_examples[: self.num_scored]
+                self.model,
+                self.tokenizer,
+                self.validation_examples[: self.num_scored],
+                max_new_tokens=self.settings.max_target_length,
             )
 
     def extract(self, texts: Sequence[str]) -> list[Any]:
@@ -212,7 +218,12 @@ class TrainingRun:
         from tripletune.training.acceleration import plain_attention
 
         with plain_attention(self.model):
-            return Extractor(self.model.eval(), self.tokenizer).extract(texts)
+            extractor = Extractor(
+                self.model.eval(),
+                self.tokenizer,
+                max_new_tokens=self.settings.max_target_length,
+            )
+            return extractor.extract(texts)
 
     def _build_trainer(self, stop: Any = None) -> Any:
         from tripletune.data.collate import PackedCollator, PaddedCollator
@@ -323,13 +334,15 @@ class TrainingRun:
         return dict(metrics)
 
 
-def score_model(model: Any, tokenizer: Any, examples: Sequence[Example]) -> dict[str, float]:
+def score_model(
+    model: Any, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int = 256
+) -> dict[str, float]:
     """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction."""
     from tripletune.evaluation import evaluate
     from tripletune.extraction.extractor import Extractor
     from tripletune.training.faults import extract_within_memory
 
-    extractor = Extractor(model, tokenizer)
+    extractor = Extractor(model, tokenizer, max_new_tokens=max_new_tokens)
     extractions = map_over_ranks(
         lambda texts: extract_within_memory(extractor, texts),
         [example.text for example in examples],
