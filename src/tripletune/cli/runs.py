@@ -174,7 +174,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*(Text(_plain(cell)) for cell in row))
     console = Console()
     # Not cut to 80 columns when it goes to a file.
-    console.print(table, width=None if console.is_terminal else 300)
+    (console if console.is_terminal else Console(width=300)).print(table)
 
 
 def _plain(text: str) -> str:
