@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,20 @@ class Run(SmallRun):
 
 
 def main() -> None:
-    folder, model, output_dir, *fields = sys.argv[1:]
+    folder, model, output_dir, stop_at, *fields = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     changes: dict[str, Any] = {"output_dir": Path(output_dir), "lora_dropout": 0.0}
     for field in fields:
         name, _, value = field.partition("=")
         changes[name] = json.loads(value)
-    run = Run(build_small_settings(Path(folder), Path(model), **changes))
-    run.train()
     rank = os.environ.get("RANK", "0")
+
+    def at_step(trainer: Any, step: int) -> None:
+        if step == int(stop_at) and rank == "0":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = Run(build_small_settings(Path(folder), Path(model), **changes), at_step)
+    run.train()
     history = run.trainer.state.log_history
     (Path(output_dir) / f"rank{rank}.json").write_text(json.dumps(history))
 
