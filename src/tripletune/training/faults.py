@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,18 +43,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 def explain_fault(error: BaseException, output_dir: Path) -> TripletuneError | None:
     """The error to show instead of what torch raised; None when it is of no known kind."""
     text = str(error).strip().split("\n")[0]
+    if isinstance(error, TripletuneError):
+        return None
     if is_out_of_memory(error):
         return ResourceError(
             f"memory: {text}; use a smaller --batch_size (accumulation keeps the effective batch), "
             f"a shorter --max_source_length or --config small, {_RESUME}"
         )
-    if not isinstance(error, RuntimeError):
-        return None
-    if "DataLoader worker" in text:
+    if "DataLoader worker" in text or _lost_a_data_worker(error):
         return ResourceError(
             f"data worker: a process that prepares batches died ({text}); the system may have "
             f"killed it for want of memory: free some, {_RESUME} ({output_dir})"
         )
+    if not isinstance(error, RuntimeError):
+        return None
     # torch.AcceleratorError exists from 2.9 on; older messages say the same.
     lost = type(error).__name__ == "AcceleratorError" or "CUDA error" in text or "NCCL" in text
     if lost:
@@ -62,6 +65,14 @@ def explain_fault(error: BaseException, output_dir: Path) -> TripletuneError | N
             f"({output_dir})"
         )
     return None
+
+
+def _lost_a_data_worker(error: BaseException) -> bool:
+    """Whether a pipe broke in the data loader, as when a worker dies while it passes a batch."""
+    if not isinstance(error, (ConnectionError, EOFError)):
+        return False
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(f.f_globals.get("__name__") == "torch.utils.data.dataloader" for f, _ in frames)
 
 
 def extract_within_memory(extractor: Any, texts: Sequence[str]) -> list[Any]:

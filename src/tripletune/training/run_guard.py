@@ -44,7 +44,7 @@ def guard_run(output_dir: Path) -> Iterator[StopRequest]:
         stack.enter_context(stop.listening())
         try:
             yield stop
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
             explained = explain_fault(error, output_dir)
             if explained is None:
                 raise
