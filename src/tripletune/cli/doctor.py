@@ -77,6 +77,8 @@ def doctor(
     from rich.console import Console
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)  # not folded at 80 columns in a file
     # Said by bitsandbytes on every CPU.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     findings = [
