@@ -187,3 +187,13 @@ def test_set_up_logging_shows_the_guides_lines(capsys):
     finally:
         package.handlers, package.level, package.propagate = before
     assert capsys.readouterr().out == "INFO - 加载分词器...\n"
+
+
+@pytest.mark.parametrize(("rank", "level"), [(None, logging.INFO), ("0", 20), ("1", 30)])
+def test_only_the_first_process_logs_what_is_no_warning(monkeypatch, rank, level):
+    if rank is None:
+        monkeypatch.delenv("RANK", raising=False)
+    else:
+        monkeypatch.setenv("RANK", rank)
+    set_up_logging()
+    assert logging.getLogger("tripletune").level == level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,12 +27,18 @@ logger = logging.getLogger("tripletune")
 SAMPLE_SENTENCE = "星海科技有限公司由林若溪创立，总部位于杭州市。"
 
 
+def is_main_process() -> bool:
+    """Whether this is the only process of a run, or the first of those torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def set_up_logging() -> None:
     """The guide's log lines, `INFO - …`, on standard output; other libraries only from warnings."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
+    # Under torchrun every process runs this; one of them speaks for all.
+    logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     logger.propagate = False
     quiet_libraries()
 
@@ -103,7 +110,8 @@ def train_with_settings(
         run.num_scored,
         before["f1"],
     )
-    _show_extraction(run)
+    if is_main_process():
+        _show_extraction(run)
     return 0
 
 
