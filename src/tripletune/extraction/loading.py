@@ -69,6 +69,7 @@ def load_adapter(
         AdapterError: the folder holds no adapter, or a file in it is damaged.
         ModelError: the base model cannot be loaded.
     """
+    from tripletune.models.adapter_files import check_adapter_folder
     from tripletune.models.loading import load_model_and_tokenizer
 
     folder = Path(adapter_dir)
@@ -85,6 +86,7 @@ def load_adapter(
     window_chars = None
     if (folder / SETTINGS_FILE).is_file():
         window_chars = _read_window_chars(folder / SETTINGS_FILE)
+    check_adapter_folder(folder)
     if quantize is None:
         quantize = _needs_quantisation(name, device)
     model, tokenizer = load_model_and_tokenizer(name, quantize=quantize, device=device, dtype=dtype)
@@ -92,7 +94,7 @@ def load_adapter(
 
     try:
         model = PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise AdapterError(
             f"adapter: folder {str(folder)!r} does not fit {name!r}: {error}"
         ) from error
@@ -114,7 +116,7 @@ def _read_window_chars(path: Path) -> int:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(
             f"adapter: folder {str(path.parent)!r} has no readable {path.name} ({error}); give the "
             "output folder of a training run"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletune.errors import AdapterError, ConfigError, ModelError, OutputError, ResourceError
+from tripletune.models.adapter_files import check_adapter_folder
 from tripletune.models.checkpoint_files import check_model_folder, is_lfs_pointer
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def read_adapter_config(adapter: Path) -> dict[str, Any]:
         raise AdapterError(
             f"{present[0]}: is a Git LFS pointer, not the weights; run 'git lfs pull' in {adapter}"
         )
+    check_adapter_folder(adapter)
     return fields
 
 
