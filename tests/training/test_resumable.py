@@ -226,19 +226,20 @@ def test_new_run_over_old_checkpoints_keeps_its_own(tmp_path, tiny_model_dir):
 # ---- faults ----
 
 
-def test_full_disk_while_saving_leaves_the_run_going(settings, uninterrupted, monkeypatch, caplog):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_failed_save_leaves_the_run_going(settings, uninterrupted, monkeypatch, caplog, number):
     original = checkpoints.finish_checkpoint
 
     def full(staging: Path, *, step: int, **kwargs: Any) -> Any:
         if step == 4:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
         return original(staging, step=step, **kwargs)
 
     monkeypatch.setattr(resumable, "finish_checkpoint", full)
     train(settings)
     (said,) = [m for m in caplog.messages if "检查点没有保存" in m]
     assert "checkpoint-4" in said
-    assert "No space left on device" in said
+    assert os.strerror(number) in said
     assert not list(settings.output_dir.glob(".checkpoint-*"))
     assert_same_run(settings.output_dir, uninterrupted)
 
@@ -251,6 +252,34 @@ def test_full_disk_that_stays_full_ends_the_run_with_what_to_do(settings, monkey
     with pytest.raises(OutputError, match=r"No space left on device.*make room.*auto"):
         train(settings)
     assert list_checkpoints(settings.output_dir) == []
+
+
+def test_history_that_cannot_be_written_leaves_the_run_going(settings, monkeypatch, caplog):
+    def full(*args: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tripletune.training.callbacks.write_history", full)
+    trainer = train(settings.changed(max_steps=4))
+    assert trainer.state.global_step == 4
+    assert any("训练曲线没有写入" in m and "No space left" in m for m in caplog.messages)
+
+
+def test_lost_gpu_ends_the_run_with_what_to_do_and_it_can_be_resumed(
+    settings, uninterrupted, monkeypatch
+):
+    original = ResumableTrainer.compute_loss
+
+    def lost(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 6:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumableTrainer, "compute_loss", lost)
+        with pytest.raises(ResourceError, match=r"GPU: it failed .*nvidia-smi.*auto"):
+            train(settings)
+    train(settings)
+    assert_same_run(settings.output_dir, uninterrupted)
 
 
 def test_step_without_finite_loss_changes_nothing_and_is_counted(settings, monkeypatch, caplog):

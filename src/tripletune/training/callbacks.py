@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from transformers.trainer_callback import TrainerCallback
 from tripletune.training.history import plot_history, write_history
 
 __all__ = ["HistoryCallback", "ProgressCallback"]
+
+logger = logging.getLogger("tripletune")
 
 _SHOWN_DIGITS = {"learning_rate": 8, "epoch": 2, "eval_runtime": 2, "tokens_per_second": 0}
 
@@ -81,6 +84,11 @@ class HistoryCallback(TrainerCallback):
         self._write(state)
 
     def _write(self, state: Any) -> None:
-        if state.is_world_process_zero:
+        if not state.is_world_process_zero:
+            return
+        try:
             write_history(self._output_dir, state.log_history)
             plot_history(self._output_dir, state.log_history)
+        except OSError as error:
+            # A full disk must not end a run whose checkpoints hold the same history.
+            logger.warning("训练曲线没有写入 %s: %s", self._output_dir, error)
