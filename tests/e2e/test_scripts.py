@@ -204,3 +204,28 @@ def count_lines(path: Path) -> int:
 
 def hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_torchrun_trains_with_one_process_speaking(project):
+    out = check(
+        run_python(
+            *("-m", "torch.distributed.run", "--nproc_per_node=2", "train_with_config.py"),
+            *("--config", "large", "--model_name", "THUDM/chatglm-6b", "--max_steps", "1"),
+            *("--output_dir", "output/torchrun"),
+            cwd=project,
+        )
+    )
+    assert out.count("INFO - 开始训练...") == 1
+    assert (project / "output/torchrun/adapter_model.safetensors").is_file()
+
+
+def test_adapter_is_a_bin_file_on_request(project):
+    check(
+        run_python(
+            *("train_with_config.py", "--config", "fast", "--model_name", "THUDM/chatglm-6b"),
+            *("--max_steps", "1", "--save_safetensors", "false", "--output_dir", "output/bin"),
+            cwd=project,
+        )
+    )
+    written = {path.name for path in (project / "output/bin").glob("adapter_model.*")}
+    assert written == {"adapter_model.bin"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,17 +18,13 @@ from tripletune.config import (
     find_changed_fields,
 )
 from tripletune.errors import DataError
+from tripletune.training.run import is_main_process
 
 __all__ = ["set_up_logging", "train", "train_from_arguments", "train_with_settings"]
 
 logger = logging.getLogger("tripletune")
 
 SAMPLE_SENTENCE = "星海科技有限公司由林若溪创立，总部位于杭州市。"
-
-
-def is_main_process() -> bool:
-    """Whether this is the only process of a run, or the first of those torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def set_up_logging() -> None:

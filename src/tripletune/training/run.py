@@ -92,7 +92,7 @@ class TrainingRun:
             model_name=settings.model_name,
         )
         accelerate_layers(self.model)
-        if _is_main_process():
+        if is_main_process():
             print_line(render_parameter_line(*count_parameters(self.model)))
 
     def prepare_datasets(self) -> None:
@@ -175,7 +175,7 @@ class TrainingRun:
     @contextmanager
     def _recorded(self, source: str | None) -> Iterator[dict[str, Any]]:
         """The run record's result, to be filled; on other ranks a dictionary nobody reads."""
-        if not _is_main_process():
+        if not is_main_process():
             yield {}
             return
         with recorded_run(self.settings, resumed_from=source) as record:
@@ -303,7 +303,7 @@ class TrainingRun:
         available = free + torch.cuda.memory_reserved(self.model.device)
         lengths = [len(example) for example in self._train_set.examples]
         plan = plan_memory(measure_network(self.model), lengths, self.settings, available=available)
-        if _is_main_process():
+        if is_main_process():
             print_line(plan.render())
         self._memory_plan = plan
         return self.settings.changed(gradient_checkpointing=plan.checkpointing)
@@ -380,5 +380,6 @@ def print_line(text: str) -> None:
     os.write(1, (text + "\n").encode())
 
 
-def _is_main_process() -> bool:
+def is_main_process() -> bool:
+    """Whether this is the only process of a run, or the first of those torchrun started."""
     return os.environ.get("RANK", "0") == "0"
