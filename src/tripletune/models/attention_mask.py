@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tripletune.models.packed_attention import PACKED_ATTENTION, find_seen_runs
+
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -46,7 +48,8 @@ def build_prefix_mask(
 
     Args:
         implementation: `eager` (additive, 0 or the dtype's minimum), `flex_attention` (block mask),
-            or any other name (boolean, True where attention is allowed).
+            `packed_runs` (runs, where nothing is padded or cached), or any other name (boolean,
+            True where attention is allowed).
         num_queries: S, length of the query.
         num_keys: K, length of the keys with cache.
         first_query: Index of the first query token among the keys.
@@ -63,6 +66,12 @@ def build_prefix_mask(
     """
     if num_queries == 1 and is_real is None and document_ids is None and type(first_query) is int:
         return None
+    packed = is_real is None and type(first_query) is int and num_queries == num_keys
+    if implementation == PACKED_ATTENTION and packed and is_context is not None:
+        documents = (
+            torch.zeros_like(is_context, dtype=torch.int) if document_ids is None else document_ids
+        )
+        return find_seen_runs(documents, is_context)
     inputs = [t for t in (is_context, is_real, document_ids) if t is not None]
     num_rows = inputs[0].shape[0] if inputs else 1
 

@@ -17,8 +17,14 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from tripletune.errors import DataError
+from tripletune.models.packed_attention import PACKED_ATTENTION, find_seen_runs
 
-__all__ = ["build_block_mask", "build_causal_mask", "convert_explicit_mask"]
+__all__ = [
+    "build_block_mask",
+    "build_causal_mask",
+    "convert_explicit_mask",
+    "number_documents",
+]
 
 
 def build_causal_mask(
@@ -45,6 +51,10 @@ def build_causal_mask(
     implementation = str(config._attn_implementation)
     if isinstance(attention_mask, Tensor) and attention_mask.dim() == 4:
         return convert_explicit_mask(attention_mask, implementation, inputs_embeds.dtype)
+    if implementation == PACKED_ATTENTION and attention_mask is None and past_key_values is None:
+        if position_ids is None:
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+        return find_seen_runs(number_documents(position_ids))
     if implementation == "flex_attention" and not isinstance(attention_mask, BlockMask):
         return build_block_mask(inputs_embeds, attention_mask, position_ids, past_key_values)
     return create_causal_mask(
@@ -54,6 +64,11 @@ def build_causal_mask(
         past_key_values=past_key_values,
         position_ids=position_ids,
     )
+
+
+def number_documents(position_ids: Tensor) -> Tensor:
+    """(B, S) document numbers of packed rows, a new one wherever positions do not go on by 1."""
+    return F.pad((position_ids.diff(dim=-1) != 1).long().cumsum(dim=-1), (1, 0))
 
 
 def build_block_mask(
@@ -82,8 +97,7 @@ def build_block_mask(
             num_past = num_past.clone().reshape(())
         num_keys, _ = past_key_values.get_mask_sizes(num_queries, 0)
     elif attention_mask is None and position_ids is not None:
-        follows = position_ids.diff(dim=-1) == 1
-        document_ids = F.pad((~follows).long().cumsum(dim=-1), (1, 0))  # (B, S)
+        document_ids = number_documents(position_ids)
     if attention_mask is not None:
         # A static cache has room for tokens to come, which causality hides.
         num_unknown = num_keys - attention_mask.shape[1]

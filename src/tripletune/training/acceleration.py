@@ -9,6 +9,13 @@ from typing import Any
 
 import torch
 
+from tripletune.models.causal_mask import number_documents
+from tripletune.models.packed_attention import (
+    PACKED_ATTENTION,
+    find_seen_runs,
+    has_packed_attention,
+    register_packed_attention,
+)
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
 
 __all__ = [
@@ -20,6 +27,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger("tripletune")
+
+SWITCHED = (PACKED_ATTENTION, "flex_attention")
+"""Attention implementations for training that generation does without."""
 
 
 def has_room_for_weights(model: Any) -> bool:
@@ -61,28 +71,56 @@ def is_worth_compiling(model: Any, *, num_tokens: int) -> bool:
 
     Only networks of this package are compiled: their blocks are known to compile without breaks.
     """
-    native = type(model.get_base_model()).__module__.startswith("tripletune.")
+    native = is_native(model.get_base_model())
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return native and num_parameters > 10**9 and num_tokens >= 300_000
 
 
 def compile_model(model: Any, *, dynamic: bool | None = True) -> list[str]:
-    """Switches a model on a GPU to flex attention and compiled blocks; returns what was done.
+    """Switches a model on a GPU to packed attention and compiled blocks; returns what was done.
 
     Args:
         model: A PEFT model.
         dynamic: True compiles once for rows of every length; False once for each length.
     """
-    base = model.get_base_model()
-    used = []
-    if getattr(base, "_supports_flex_attn", False):
-        base.set_attn_implementation("flex_attention")
-        used.append("flex attention")
-    else:
-        logger.warning("%s 不支持 flex attention，使用 sdpa", type(base).__name__)
+    used = [switch_attention(model.get_base_model())]
     if compile_blocks(model, dynamic=dynamic):
         used.append("compiled blocks")
     return used
+
+
+def switch_attention(base: Any) -> str:
+    """Gives a network the fastest attention for packed rows that it can have; returns its name."""
+    width = int(getattr(base.config, "head_dim", 0) or 0) or (
+        base.config.hidden_size // base.config.num_attention_heads
+    )
+    if has_packed_attention() and width in (16, 32, 64, 128, 256):
+        register_packed_attention()
+        base.set_attn_implementation(PACKED_ATTENTION)
+        if not is_native(base):
+            base.register_forward_pre_hook(_describe_documents, with_kwargs=True)
+        return "packed attention"
+    if getattr(base, "_supports_flex_attn", False):
+        base.set_attn_implementation("flex_attention")
+        return "flex attention"
+    logger.warning("%s 不支持 flex attention，使用 sdpa", type(base).__name__)
+    return "sdpa"
+
+
+def is_native(base: Any) -> bool:
+    """Whether the network is one of this package's own."""
+    return type(base).__module__.startswith("tripletune.")
+
+
+def _describe_documents(
+    base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Gives a packed row's documents to a network that cannot tell them by itself."""
+    positions = kwargs.get("position_ids")
+    alone = kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None
+    if alone and positions is not None and base.config._attn_implementation == PACKED_ATTENTION:
+        kwargs["attention_mask"] = find_seen_runs(number_documents(positions))
+    return args, kwargs
 
 
 @contextmanager
@@ -90,11 +128,11 @@ def plain_attention(model: Any) -> Iterator[None]:
     """Generation inside: attention as `sdpa`, nothing compiled; afterwards as before."""
     base = model.get_base_model()
     before = base.config._attn_implementation
-    if before == "flex_attention":
+    if before in SWITCHED:
         base.set_attn_implementation("sdpa")
     try:
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        if before == "flex_attention":
+        if before in SWITCHED:
             base.set_attn_implementation(before)
