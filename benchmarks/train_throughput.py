@@ -4,8 +4,9 @@
 
 Full-size network with random weights quantised to NF4, LoRA r 8 on query_key_value, 903 random
 sentences with prompts of 45 to 120 and answers of 12 to 70 tokens (no padding counted). A row is
-the median of the timed steps after warm-up. `stock` is the padded, checkpointed path with plain
-PEFT and bitsandbytes modules; the others are what `tripletune train` uses.
+the median of three runs of `--steps` optimizer steps, collating and copying included, after
+warm-up. `stock` is the padded, checkpointed path with plain PEFT and bitsandbytes modules; the
+others are what `tripletune train` uses.
 """
 
 from __future__ import annotations
@@ -22,29 +23,37 @@ from typing import Any
 import torch
 from random_model import OFFICIAL
 from torch import nn
+from transformers import LlamaForCausalLM
 
 from tripletune.data.collate import PackedCollator, PaddedCollator
 from tripletune.data.encode import TokenizedExample
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.chatglm2 import ChatGLM2ForConditionalGeneration
 from tripletune.models.loading import find_position_scheme
-from tripletune.training.acceleration import accelerate_layers, compile_model
+from tripletune.training.acceleration import accelerate_layers, speed_up_network
 from tripletune.training.adapters import add_lora
+from tripletune.training.offload import offload_activations
 
 NETWORKS = {
     "chatglm-6b": ChatGLMForConditionalGeneration,
     "chatglm2-6b": ChatGLM2ForConditionalGeneration,
+    "llama-7b": LlamaForCausalLM,
 }
+LLAMA = {
+    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+}  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "stock-4": {"batch": 4, "checkpoint": True},
     "stock-16": {"batch": 16, "checkpoint": True},
-    "packed-none-kept": {"row": 8192, "checkpoint": False, "keep": True},
-    "packed-none-nf4": {"row": 8192, "checkpoint": False, "keep": False},
-    "packed-selective-nf4": {"row": 8192, "checkpoint": False, "keep": False, "budget": 0.5},
-    "packed-none-64": {"row": 8192, "checkpoint": False, "keep": False, "flex_block": 64},
-    "packed-none-static": {"row": 8192, "checkpoint": False, "keep": False, "dynamic": False},
-    "packed-full-nf4": {"row": 8192, "checkpoint": True, "keep": False},
-    "packed-full-nf4-4096": {"row": 4096, "checkpoint": True, "keep": False},
+    "packed": {"row": 8192},
+    "packed-kept": {"row": 8192, "keep": True},
+    "packed-flex": {"row": 8192, "attention": "flex_attention"},
+    "packed-fp8": {"row": 8192, "fp8": True},
+    "packed-checkpointed": {"row": 4096, "checkpoint": True},
+    "packed-checkpointed-8192": {"row": 8192, "checkpoint": True},
+    "packed-offloaded": {"row": 4096, "checkpoint": True, "offload": True},
+    "packed-offloaded-fp8": {"row": 4096, "checkpoint": True, "offload": True, "fp8": True},
 }
 
 
@@ -53,8 +62,10 @@ def build_model(family: str, num_layers: int) -> Any:
     import bitsandbytes as bnb
 
     network = NETWORKS[family]
-    fields = {k: v for k, v in OFFICIAL[family].items() if k not in ("model_type", "torch_dtype")}
-    config = network.config_class(**{**fields, "num_layers": num_layers})
+    fields = {**OFFICIAL, "llama-7b": LLAMA}[family]
+    fields = {k: v for k, v in fields.items() if k not in ("model_type", "torch_dtype")}
+    layers = "num_hidden_layers" if family == "llama-7b" else "num_layers"
+    config: Any = network.config_class(**{**fields, layers: num_layers or fields[layers]})
     torch.manual_seed(0)
     with torch.device("meta"):
         model = network(config).to(torch.bfloat16)
@@ -87,8 +98,10 @@ def build_model(family: str, num_layers: int) -> Any:
                 module._buffers[key] = 1.0 / 10000.0 ** (width / (2 * buffer.numel()))
     model.tie_weights()
     return add_lora(
-        model, rank=8, alpha=32, dropout=0.1, target_modules=("query_key_value",),
-        model_name=family,
+        model, rank=8, alpha=32, dropout=0.1, model_name=family,
+        target_modules=(
+            ("q_proj", "k_proj", "v_proj") if family == "llama-7b" else ("query_key_value",)
+        ),
     )  # fmt: skip
 
 
@@ -125,30 +138,35 @@ def to_gpu(batch: dict[str, Any]) -> dict[str, Any]:
 def measure(
     model: Any, batches: list[list[TokenizedExample]], collate: Any, steps: int, warmup: int
 ) -> dict[str, float]:
-    """Median tokens/s over `steps` optimizer steps, and peak memory."""
+    """Median tokens/s of three runs of `steps` optimizer steps, and peak memory."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=2e-4, fused=True
     )
     model.train()
-    rates = []
     torch.cuda.reset_peak_memory_stats()
-    first = time.perf_counter()
-    for step in range(warmup + steps):
-        batch = batches[step % len(batches)]
-        inputs = to_gpu(collate(batch))
-        if step == warmup:
-            warm_seconds = time.perf_counter() - first
+    rates = []
+    place = 0
+    begun = time.perf_counter()
+    for count in (warmup, steps, steps, steps):
         torch.cuda.synchronize()
         started = time.perf_counter()
-        loss = model(**inputs).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        tokens = 0
+        for _ in range(count):
+            batch = batches[place % len(batches)]
+            place += 1
+            loss = model(**to_gpu(collate(batch))).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            tokens += sum(map(len, batch))
         torch.cuda.synchronize()
-        if step >= warmup:
-            rates.append(sum(map(len, batch)) / (time.perf_counter() - started))
+        rates.append(tokens / (time.perf_counter() - started))
+        if len(rates) == 1:
+            warm_seconds = time.perf_counter() - begun
     return {
-        "tokens_per_second": statistics.median(rates),
+        "tokens_per_second": statistics.median(rates[1:]),
+        "slowest": min(rates[1:]),
+        "fastest": max(rates[1:]),
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
         "warmup_seconds": warm_seconds,
         "loss": loss.item(),
@@ -191,7 +209,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=4)
-    parser.add_argument("--num_layers", type=int, default=28)
+    parser.add_argument("--num_layers", type=int, default=0, help="0: all")
     parser.add_argument("--profile", nargs="*", default=[])
     parser.add_argument("--output", type=Path, default=Path("train_throughput.json"))
     args = parser.parse_args()
@@ -207,16 +225,21 @@ def main() -> None:
         base = model.get_base_model()
         config = base.config
         scheme: Any = find_position_scheme(base)
-        gmask = getattr(config, "gmask_token_id", 64790)
-        start = config.bos_token_id if scheme == "two_rows" else 64792
         vocab = getattr(config, "padded_vocab_size", config.vocab_size)
+        gmask = getattr(config, "gmask_token_id", vocab - 2)
+        start = config.bos_token_id if scheme == "two_rows" else vocab - 1
         examples = make_examples(vocab, gmask, start)
-        if variant["checkpoint"]:
+        if variant.get("checkpoint"):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if "row" in variant:
-            accelerate_layers(model, keep_weights=variant["keep"])
-            compile_model(model, dynamic=variant.get("dynamic", True))
-            torch._functorch.config.activation_memory_budget = variant.get("budget", 1.0)
+            accelerate_layers(
+                model, keep_weights=variant.get("keep", False), in_fp8=variant.get("fp8", False)
+            )
+            speed_up_network(model)
+            if "attention" in variant:
+                base.set_attn_implementation(variant["attention"])
+            if variant.get("offload"):
+                offload_activations(base)
             batches = fill_rows(examples, variant["row"])[:-1]
             collate: Any = PackedCollator(3, scheme, pad_to_multiple_of=variant["row"])
         else:
@@ -224,13 +247,6 @@ def main() -> None:
             batches = [examples[i : i + size] for i in range(0, 896, size)]
             collate = PaddedCollator(3, scheme)
         built = time.perf_counter() - started
-        if "flex_block" in variant:
-            side = variant["flex_block"]
-            plain = collate
-
-            def collate(examples: Any, plain: Any = plain, side: int = side) -> Any:
-                return plain(examples) | {"kernel_options": {"BLOCK_M": side, "BLOCK_N": side}}
-
         result = measure(model, batches, collate, args.steps, args.warmup)
         result |= {"build_seconds": built}
         results["variants"][name] = result

@@ -78,7 +78,9 @@ class TrainingSettings(BaseModel):
     load_best_model_at_end: bool = True
 
     load_in_4bit: bool = True
+    compute: Literal["auto", "fp8"] = "auto"
     gradient_checkpointing: bool = True
+    offload_activations: bool = False
     packing: bool | None = None
     save_safetensors: bool = True
     report_to: tuple[str, ...] = ()

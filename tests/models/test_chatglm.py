@@ -98,7 +98,7 @@ def test_a_block_compiles_without_a_graph_break():
     block = model.transformer.layers[0]
     explained = torch._dynamo.explain(block.forward)(
         torch.randn(1, 9, 64),
-        rotary=tuple(torch.randn(2, 1, 9, 1, 2, 8).unbind(0)),
+        rotary=tuple(torch.randn(2, 1, 9, 1, 2, 2, 8).unbind(0)),
         attention_mask=None,
         past_key_values=None,
     )

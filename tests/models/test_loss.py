@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tripletune.models.loss import compute_causal_loss
+from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
 
 
 def make_inputs(dtype=torch.float32):
@@ -73,3 +73,30 @@ def test_frozen_head_gets_no_gradient():
     head = nn.Linear(16, 11, bias=False).requires_grad_(False)
     compute_causal_loss(hidden.requires_grad_(), head, labels).backward()
     assert head.weight.grad is None
+
+
+def test_taken_tokens_carry_their_gradient_back():
+    states = torch.randn(2, 3, 4, requires_grad=True)
+    taken = take_tokens(states, torch.tensor([4, 1]))
+    assert torch.equal(taken, torch.stack([states[1, 1], states[0, 1]])[None])
+    taken.backward(torch.ones_like(taken))
+    expected = torch.zeros(2, 3, 4)
+    expected[1, 1] = expected[0, 1] = 1.0
+    assert torch.equal(states.grad, expected)
+
+
+def test_labelled_tokens_are_those_before_a_label():
+    labels = torch.tensor([[-100, -100, 7, 8], [5, -100, -100, 9]])
+    index, targets = find_labelled(labels)
+    assert index.tolist() == [1, 2, 6]
+    assert targets.tolist() == [7, 8, 9]
+
+
+def test_loss_of_taken_tokens_is_the_loss_of_all():
+    hidden, labels = make_inputs()
+    head = nn.Linear(16, 11, bias=False)
+    labelled = find_labelled(labels)
+    taken = take_tokens(hidden, labelled.places)
+    assert torch.equal(
+        compute_causal_loss(taken, head, labelled), compute_causal_loss(hidden, head, labels)
+    )

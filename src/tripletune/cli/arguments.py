@@ -33,6 +33,8 @@ _HELP = {
     "resume_from_checkpoint": "从检查点继续: 目录, 或 auto (最近一个)",
     "seed": "随机种子",
     "report_to": "记录到 tensorboard, swanlab, wandb, mlflow (逗号分隔)",
+    "compute": "冻结权重的计算精度: auto (bf16 或 fp16) 或 fp8 (Ada, Hopper)",
+    "offload_activations": "梯度检查点的激活值放到主机内存, 更省显存",
     "packing": "把多条样本拼成一行 (true/false; 默认: GPU上 true)",
 }
 

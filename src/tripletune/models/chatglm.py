@@ -41,7 +41,7 @@ from tripletune.models.chatglm_positions import (
     rotate_two_rows,
 )
 from tripletune.models.configuration_chatglm import ChatGLMConfig
-from tripletune.models.loss import compute_causal_loss
+from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
 
 __all__ = ["ChatGLMForConditionalGeneration", "ChatGLMModel", "build_position_ids"]
 
@@ -68,6 +68,7 @@ class ChatGLMAttention(nn.Module):
         rotary: tuple[Tensor, Tensor],
         attention_mask: Any = None,
         past_key_values: Cache | None = None,
+        kept_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
@@ -87,7 +88,7 @@ class ChatGLMAttention(nn.Module):
             self, query, key, value, attention_mask, scaling=self.scaling, **kwargs
         )
         output = output.reshape(batch_size, length, -1)  # (B, S, E)
-        return self.dense(output), probabilities
+        return self.dense(take_tokens(output, kept_tokens)), probabilities
 
 
 class ChatGLMMLP(nn.Module):
@@ -117,10 +118,13 @@ class ChatGLMBlock(GradientCheckpointingLayer):
         )
         self.mlp = ChatGLMMLP(config)
 
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        """(B, S, E) to (B, S, E)."""
+    def forward(
+        self, hidden_states: Tensor, kept_tokens: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """(B, S, E) to (B, S, E), or to (1, N, E): only the N tokens at `kept_tokens`."""
         normed = self.input_layernorm(hidden_states)
-        hidden_states = normed * RESIDUAL_ALPHA + self.attention(normed, **kwargs)[0]
+        attended, _ = self.attention(normed, kept_tokens=kept_tokens, **kwargs)
+        hidden_states = take_tokens(normed, kept_tokens) * RESIDUAL_ALPHA + attended
         normed = self.post_attention_layernorm(hidden_states)
         output: Tensor = normed * RESIDUAL_ALPHA + self.mlp(normed)
         return output
@@ -171,9 +175,10 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        kept_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states after the final norm, (B, S, E).
+        """Hidden states after the final norm, (B, S, E), or (1, N, E) with `kept_tokens`.
 
         Args:
             input_ids: (B, S) token ids; or `inputs_embeds` (B, S, E), with `position_ids`.
@@ -186,6 +191,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             use_cache: Whether to return keys and values.
             output_hidden_states: Whether to return the embeddings and every layer's output, the
                 last one after the final norm.
+            kept_tokens: (N,) places among all B x S tokens: the last layer's output is computed
+                for these alone.
             **kwargs: Passed to the attention implementation.
 
         Raises:
@@ -205,9 +212,10 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         rotary = build_rotary(position_ids, self.config)
         hidden_states = inputs_embeds
         all_hidden_states = [hidden_states]
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, 1):
             hidden_states = layer(
                 hidden_states,
+                kept_tokens=kept_tokens if number == len(self.layers) else None,
                 rotary=rotary,
                 attention_mask=mask,
                 past_key_values=past_key_values,
@@ -326,6 +334,8 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
             return_dict: False for a plain tuple.
             **kwargs: Passed to the attention implementation.
         """
+        only_loss = labels is not None and logits_to_keep is None and not output_hidden_states
+        labelled = None if labels is None else find_labelled(labels)
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -334,13 +344,14 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
+            kept_tokens=labelled.places if labelled is not None and only_loss else None,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
         loss, logits = None, None
-        if labels is not None:
+        if labelled is not None:
             loss = compute_causal_loss(
-                hidden_states, self.lm_head, labels, num_items_in_batch=num_items_in_batch
+                hidden_states, self.lm_head, labelled, num_items_in_batch=num_items_in_batch
             )
         if labels is None or logits_to_keep is not None:
             keep = logits_to_keep or 0 if isinstance(logits_to_keep, (int, type(None))) else None

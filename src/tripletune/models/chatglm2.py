@@ -39,7 +39,7 @@ from tripletune.errors import DataError
 from tripletune.models.causal_mask import build_causal_mask
 from tripletune.models.chatglm2_chat import ChatGLM2ChatMixin
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
-from tripletune.models.loss import compute_causal_loss
+from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
 
 __all__ = ["ChatGLM2Config", "ChatGLM2ForConditionalGeneration", "ChatGLM2Model"]
 
@@ -96,8 +96,9 @@ def rotate_interleaved(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         sine: Likewise.
     """
     turned, kept = states.chunk(2, dim=-1)  # (B, H, S, D/2) each
-    even, odd = turned[..., 0::2], turned[..., 1::2]  # (B, H, S, D/4) each
-    pairs = torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], dim=-1)
+    pairs = turned.reshape(*turned.shape[:-1], -1, 2)  # (B, H, S, D/4, 2)
+    signed = torch.stack([-sine, sine], dim=-1)
+    pairs = pairs * cosine.unsqueeze(-1) + pairs.flip(-1) * signed
     return torch.cat([pairs.flatten(-2), kept], dim=-1)
 
 
@@ -124,6 +125,7 @@ class ChatGLM2Attention(nn.Module):
         rotary: tuple[Tensor, Tensor],
         attention_mask: Any = None,
         past_key_values: Cache | None = None,
+        kept_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
@@ -151,7 +153,7 @@ class ChatGLM2Attention(nn.Module):
             **kwargs,
         )  # (B, S, H, D)
         output = output.reshape(*hidden_states.shape[:2], -1)  # (B, S, H D)
-        return self.dense(output), probabilities
+        return self.dense(take_tokens(output, kept_tokens)), probabilities
 
 
 class ChatGLM2MLP(nn.Module):
@@ -180,10 +182,16 @@ class ChatGLM2Block(GradientCheckpointingLayer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
         self.mlp = ChatGLM2MLP(config)
 
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """(B, S, E) to (B, S, E), and the attention probabilities if there are any."""
+    def forward(
+        self, hidden_states: Tensor, kept_tokens: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, S, E) to (B, S, E), and the attention probabilities if there are any.
+
+        With `kept_tokens` to (1, N, E): only the N tokens there.
+        """
         normed = self.input_layernorm(hidden_states)
-        output, probabilities = self.self_attention(normed, **kwargs)
+        output, probabilities = self.self_attention(normed, kept_tokens=kept_tokens, **kwargs)
+        hidden_states = take_tokens(hidden_states, kept_tokens)
         hidden_states = hidden_states + F.dropout(output, self.dropout, self.training)
         output = self.mlp(self.post_attention_layernorm(hidden_states))
         return hidden_states + F.dropout(output, self.dropout, self.training), probabilities
@@ -267,9 +275,10 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        kept_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states after the final norm, (B, S, E).
+        """Hidden states after the final norm, (B, S, E), or (1, N, E) with `kept_tokens`.
 
         Args:
             input_ids: (B, S) token ids; or `inputs_embeds` (B, S, E).
@@ -286,6 +295,8 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
                 of them before the final norm.
             output_attentions: Whether to return the probabilities (B, H, S, K) of every layer;
                 only the eager implementation has them.
+            kept_tokens: (N,) places among all B x S tokens: the last layer's output is computed
+                for these alone.
             **kwargs: Passed to the attention implementation.
 
         Raises:
@@ -308,9 +319,10 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
         hidden_states = inputs_embeds
         all_hidden_states: tuple[Tensor, ...] = (hidden_states,)
         all_attentions: tuple[Tensor | None, ...] = ()
-        for layer in self.encoder.layers:
+        for number, layer in enumerate(self.encoder.layers, 1):
             hidden_states, probabilities = layer(
                 hidden_states,
+                kept_tokens=kept_tokens if number == self.config.num_layers else None,
                 rotary=rotary,
                 attention_mask=mask,
                 position_ids=position_ids,
@@ -389,6 +401,8 @@ class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixi
             return_dict: False for a plain tuple.
             **kwargs: Passed to the attention implementation.
         """
+        only_loss = labels is not None and logits_to_keep is None and not output_hidden_states
+        labelled = None if labels is None else find_labelled(labels)
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -398,14 +412,15 @@ class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixi
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            kept_tokens=labelled.places if labelled is not None and only_loss else None,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
         head = self.transformer.output_layer
         loss, logits = None, None
-        if labels is not None:
+        if labelled is not None:
             loss = compute_causal_loss(
-                hidden_states, head, labels, num_items_in_batch=num_items_in_batch
+                hidden_states, head, labelled, num_items_in_batch=num_items_in_batch
             )
         if labels is None or logits_to_keep is not None:
             kept: Any = logits_to_keep

@@ -72,7 +72,7 @@ def build_position_ids(
 
 
 def build_rotary(position_ids: Tensor, config: ChatGLMConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary angles, (B, S, 1, 2, D/4) each, fp32.
+    """Cosine and signed sine of the rotary angles, (B, S, 1, 2 rows, 2 partners, D/4) each, fp32.
 
     Args:
         position_ids: (B, 2, S).
@@ -82,8 +82,9 @@ def build_rotary(position_ids: Tensor, config: ChatGLMConfig) -> tuple[Tensor, T
     exponent = torch.arange(0, half, 2, device=position_ids.device, dtype=torch.float32) / half
     frequency = (1.0 / 10000.0**exponent).half().float()  # (D/4,), rounded as in the checkpoint
     angle = position_ids.transpose(1, 2).unsqueeze(-1) * frequency  # (B, S, 2, D/4)
-    angle = angle.unsqueeze(2)
-    return angle.cos(), angle.sin()
+    angle = angle.unsqueeze(2).unsqueeze(-2)  # (B, S, 1, 2, 1, D/4)
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.cat([cosine, cosine], dim=-2), torch.cat([-sine, sine], dim=-2)
 
 
 def rotate_two_rows(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -91,14 +92,12 @@ def rotate_two_rows(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
     Args:
         states: (B, S, H, D) queries or keys.
-        cosine: (B, S, 1, 2, D/4) from `build_rotary`.
+        cosine: From `build_rotary`.
         sine: Likewise.
     """
-    parts = states.reshape(
-        *states.shape[:-1], 2, 2, -1
-    ).float()  # (B, S, H, 2 rows, 2 partners, D/4)
-    first, second = parts.unbind(dim=-2)
-    rotated = torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=-2)
+    # (B, S, H, 2 rows, 2 partners, D/4)
+    parts = states.reshape(*states.shape[:-1], 2, 2, -1).float()
+    rotated = parts * cosine + parts.flip(-2) * sine
     return rotated.flatten(-3).to(states.dtype)
 
 

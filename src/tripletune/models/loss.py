@@ -8,22 +8,73 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["compute_causal_loss"]
+__all__ = ["LabelledTokens", "compute_causal_loss", "find_labelled", "take_tokens"]
 
 IGNORED_LABEL = -100
 _CHUNK_TOKENS = 1024
 
 
+class LabelledTokens(NamedTuple):
+    """The tokens that are learnt from.
+
+    Attributes:
+        places: (N,) where, among all B x S tokens, of those whose next token has a label.
+        targets: (N,) that next token.
+    """
+
+    places: Tensor
+    targets: Tensor
+
+
+def find_labelled(labels: Tensor) -> LabelledTokens:
+    """Where the labels are; waits for the device, so it is called before the network runs.
+
+    Args:
+        labels: (B, S) token ids, -100 where nothing is to be learnt. Shifted here: the token at t
+            predicts the label at t + 1.
+    """
+    targets = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:].flatten()
+    (index,) = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
+    return LabelledTokens(index, targets[index])
+
+
+def take_tokens(states: Tensor, index: Tensor | None) -> Tensor:
+    """(B, S, E) to (1, N, E): the tokens at `index` among all B x S; without one, all as they are.
+
+    The tokens must differ, so that the backward pass can copy instead of adding up.
+    """
+    if index is None:
+        return states
+    taken: Tensor = _TakeTokens.apply(states, index)  # type: ignore[no-untyped-call]
+    return taken
+
+
+class _TakeTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape = states.shape
+        return states.flatten(0, 1).index_select(0, index).unsqueeze(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = grad_outputs
+        (index,) = ctx.saved_tensors
+        rows, length, width = ctx.shape
+        spread = gradient.new_zeros(rows * length, width).index_copy(0, index, gradient[0])
+        return spread.view(rows, length, width), None
+
+
 def compute_causal_loss(
     hidden_states: Tensor,
     head: nn.Module,
-    labels: Tensor,
+    labels: Tensor | LabelledTokens,
     *,
     num_items_in_batch: int | Tensor | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
@@ -31,11 +82,11 @@ def compute_causal_loss(
     """Mean cross entropy of each labelled token given the tokens before it.
 
     Args:
-        hidden_states: (B, S, E), after the final norm.
+        hidden_states: (B, S, E), after the final norm; or, with `LabelledTokens`, (1, N, E) of
+            just those.
         head: The language-model head, E to V. A plain `nn.Linear` takes the fused path; any other
             module (quantised, adapted) is called and differentiated as it is.
-        labels: (B, S) token ids, -100 where nothing is to be learnt. Shifted here: the hidden
-            state at t predicts the label at t + 1.
+        labels: (B, S) as `find_labelled` takes them, or what it gave.
         num_items_in_batch: Divide the summed loss by this instead of the labels counted here
             (gradient accumulation over a step needs the count of the whole step).
         chunk_tokens: Positions sent through the head at a time.
@@ -43,10 +94,11 @@ def compute_causal_loss(
     Returns:
         Scalar, fp32. Zero, with zero gradients, when no position has a label.
     """
-    targets = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
-    positions = targets != IGNORED_LABEL
-    hidden = hidden_states[positions]  # (N, E)
-    targets = targets[positions].to(hidden.device)  # (N,)
+    labelled = labels if isinstance(labels, LabelledTokens) else find_labelled(labels)
+    targets = labelled.targets.to(hidden_states.device)
+    if hidden_states.shape[:2] != (1, targets.numel()):
+        hidden_states = take_tokens(hidden_states, labelled.places)
+    hidden = hidden_states[0]  # (N, E)
     if type(head) is nn.Linear and head.bias is None:
         total = _FusedCrossEntropy.apply(hidden, head.weight, targets, chunk_tokens)
     else:

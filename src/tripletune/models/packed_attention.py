@@ -118,6 +118,10 @@ def attend_packed(
         last_query = torch.minimum(runs[:, 3], index + (sliding_window - 1))
         runs = torch.stack([first_key, runs[:, 1], runs[:, 2], last_query], dim=1)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if torch.compiler.is_compiling():
+        # As a view of the projection it would force all of that into memory, though queries and
+        # keys are rotated on the way.
+        value = value.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
     return attend_runs(query, key, value, runs, scaling=scaling), None
 
 
@@ -295,7 +299,7 @@ if triton is not None:
         return TILES[kernel]
 
     TILES = {
-        "forward": {"ROWS": 64, "COLS": 64, "num_warps": 4, "num_stages": 2},
+        "forward": {"ROWS": 64, "COLS": 32, "num_warps": 4, "num_stages": 2},
         "query": {"ROWS": 64, "COLS": 64, "num_warps": 4, "num_stages": 2},
         "key": {"ROWS": 64, "COLS": 64, "num_warps": 4, "num_stages": 2},
     }

@@ -17,13 +17,16 @@ from tripletune.models.packed_attention import (
     register_packed_attention,
 )
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
+from tripletune.training.fp8 import check_fp8
+from tripletune.training.labelled_loss import use_labelled_loss
 
 __all__ = [
     "accelerate_layers",
-    "compile_model",
     "has_room_for_weights",
     "is_worth_compiling",
     "plain_attention",
+    "speed_up_network",
+    "switch_attention",
 ]
 
 logger = logging.getLogger("tripletune")
@@ -33,23 +36,27 @@ SWITCHED = (PACKED_ATTENTION, "flex_attention")
 
 
 def has_room_for_weights(model: Any) -> bool:
-    """Whether the dequantised weights are kept: on the CPU, in a quarter of the free memory.
+    """Whether the dequantised weights are kept.
 
-    On a GPU the NF4 kernel costs about 3 ms for 6B parameters, so keeping them gains nothing.
+    On the CPU in a quarter of the free memory. On a GPU in a hundredth of all memory: dequantising
+    6B parameters there takes 5 ms of a step, but of a small model's step it is the calls that cost.
     """
-    if model.device.type == "cuda":
-        return False
-    import psutil
-
     num_parameters = sum(
         module.in_features * module.out_features
         for module in model.modules()
         if type(module).__name__ == "Linear4bit"
     )
+    if model.device.type == "cuda":
+        total = torch.cuda.get_device_properties(model.device).total_memory
+        return bool(2 * num_parameters <= total / 100)
+    import psutil
+
     return bool(4 * num_parameters <= psutil.virtual_memory().available / 4)
 
 
-def accelerate_layers(model: Any, *, keep_weights: bool | None = None) -> list[str]:
+def accelerate_layers(
+    model: Any, *, keep_weights: bool | None = None, in_fp8: bool = False
+) -> list[str]:
     """Switches a PEFT model's NF4 layers to the fast path; returns what was switched on.
 
     On the CPU this is needed before any evaluation, too: there bitsandbytes rearranges a weight in
@@ -58,33 +65,43 @@ def accelerate_layers(model: Any, *, keep_weights: bool | None = None) -> list[s
     Args:
         model: A PEFT model, NF4 or not.
         keep_weights: See `speed_up_linear_layers`. None: when there is room.
+        in_fp8: Likewise.
+
+    Raises:
+        ConfigError: the GPU cannot multiply in 8 bits.
     """
+    if in_fp8:
+        check_fp8()
     dtype = model.get_input_embeddings().weight.dtype
     keep = has_room_for_weights(model) if keep_weights is None else keep_weights
-    if not speed_up_linear_layers(model, dtype=dtype, keep_weights=keep):
+    if not speed_up_linear_layers(model, dtype=dtype, keep_weights=keep, in_fp8=in_fp8):
         return []
+    if in_fp8:
+        return ["NF4 dequantised to 8 bits in each product"]
     return ["kept dequantised weights" if keep else "NF4 dequantised in each product"]
 
 
 def is_worth_compiling(model: Any, *, num_tokens: int) -> bool:
-    """Whether compiling (one to two minutes the first time) is won back by a run of this size.
-
-    Only networks of this package are compiled: their blocks are known to compile without breaks.
-    """
-    native = is_native(model.get_base_model())
+    """Whether compiling (half a minute to one and a half) is won back by a run of this size."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return native and num_parameters > 10**9 and num_tokens >= 300_000
+    return num_tokens >= 300_000 and num_parameters > 10**8
 
 
-def compile_model(model: Any, *, dynamic: bool | None = True) -> list[str]:
+def speed_up_network(
+    model: Any, *, compiled: bool = True, dynamic: bool | None = True
+) -> list[str]:
     """Switches a model on a GPU to packed attention and compiled blocks; returns what was done.
 
     Args:
         model: A PEFT model.
+        compiled: Whether to compile.
         dynamic: True compiles once for rows of every length; False once for each length.
     """
-    used = [switch_attention(model.get_base_model())]
-    if compile_blocks(model, dynamic=dynamic):
+    base = model.get_base_model()
+    used = [switch_attention(base)]
+    if not is_native(base) and use_labelled_loss(base):
+        used.append("head on labelled tokens")
+    if compiled and compile_blocks(model, dynamic=dynamic):
         used.append("compiled blocks")
     return used
 
@@ -98,7 +115,7 @@ def switch_attention(base: Any) -> str:
         register_packed_attention()
         base.set_attn_implementation(PACKED_ATTENTION)
         if not is_native(base):
-            base.register_forward_pre_hook(_describe_documents, with_kwargs=True)
+            base.get_decoder().register_forward_pre_hook(_describe_documents, with_kwargs=True)
         return "packed attention"
     if getattr(base, "_supports_flex_attn", False):
         base.set_attn_implementation("flex_attention")
@@ -113,12 +130,12 @@ def is_native(base: Any) -> bool:
 
 
 def _describe_documents(
-    base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Gives a packed row's documents to a network that cannot tell them by itself."""
     positions = kwargs.get("position_ids")
     alone = kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None
-    if alone and positions is not None and base.config._attn_implementation == PACKED_ATTENTION:
+    if alone and positions is not None and decoder.config._attn_implementation == PACKED_ATTENTION:
         kwargs["attention_mask"] = find_seen_runs(number_documents(positions))
     return args, kwargs
 

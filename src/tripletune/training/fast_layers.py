@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tripletune.training.fp8 import Fp8Linear, find_weight_scale
+from tripletune.training.lora_product import add_low_rank, hashed_dropout
 from tripletune.training.nf4 import dequantize_nf4
 
 __all__ = ["compile_blocks", "speed_up_linear_layers"]
@@ -39,7 +41,9 @@ class FrozenLinear(torch.autograd.Function):
         return gradient @ weight, None, None, None
 
 
-def speed_up_linear_layers(model: Any, *, dtype: torch.dtype, keep_weights: bool) -> int:
+def speed_up_linear_layers(
+    model: Any, *, dtype: torch.dtype, keep_weights: bool, in_fp8: bool = False
+) -> int:
     """Changes how the model's NF4 layers compute; returns how many were changed.
 
     Args:
@@ -47,6 +51,7 @@ def speed_up_linear_layers(model: Any, *, dtype: torch.dtype, keep_weights: bool
         dtype: Compute dtype.
         keep_weights: Keep each dequantised weight (two bytes a parameter) instead of making it
             again for every product.
+        in_fp8: Multiply in 8 bits while training; evaluation stays in `dtype`.
     """
     import bitsandbytes as bnb
 
@@ -55,7 +60,7 @@ def speed_up_linear_layers(model: Any, *, dtype: torch.dtype, keep_weights: bool
         base = getattr(module, "base_layer", module)
         if not isinstance(base, bnb.nn.Linear4bit) or hasattr(base, "_is_fast"):
             continue
-        product = _make_product(base, dtype, keep_weights=keep_weights)
+        product = _make_product(base, dtype, keep_weights=keep_weights, in_fp8=in_fp8)
         # Plain attributes, set past nn.Module: nothing here is saved, moved or counted with it.
         object.__setattr__(base, "_is_fast", True)
         object.__setattr__(base, "forward", product)
@@ -77,7 +82,7 @@ def compile_blocks(model: nn.Module, *, dynamic: bool | None = None) -> int:
     return len(blocks)
 
 
-def _make_product(base: Any, dtype: torch.dtype, *, keep_weights: bool) -> Any:
+def _make_product(base: Any, dtype: torch.dtype, *, keep_weights: bool, in_fp8: bool) -> Any:
     state = base.weight.quant_state
     bias = None if base.bias is None else base.bias.data.to(dtype)
     if keep_weights:
@@ -85,7 +90,23 @@ def _make_product(base: Any, dtype: torch.dtype, *, keep_weights: bool) -> Any:
         return lambda x: F.linear(x.to(dtype), kept, bias)
     packed = base.weight.data
     apply: Any = FrozenLinear.apply
-    return lambda x: apply(x.to(dtype), packed, state, bias)
+
+    def multiply(x: Tensor) -> Tensor:
+        product: Tensor = apply(x.to(dtype), packed, state, bias)
+        return product
+
+    if not in_fp8:
+        return multiply
+    apply_fp8: Any = Fp8Linear.apply
+    weight_scale = find_weight_scale(packed, state)
+
+    def multiply_in_fp8(x: Tensor) -> Tensor:
+        if not base.training:
+            return multiply(x)
+        product: Tensor = apply_fp8(x.to(dtype), packed, state, bias, weight_scale)
+        return product
+
+    return multiply_in_fp8
 
 
 def _make_adapted_product(module: Any, product: Any) -> Any:
@@ -93,13 +114,19 @@ def _make_adapted_product(module: Any, product: Any) -> Any:
     plain = module.forward
     down, up = module.lora_A[name].weight, module.lora_B[name].weight  # (R, E), (F, R)
     dropout, scaling = module.lora_dropout[name], module.scaling[name]
+    rate = getattr(dropout, "p", 0.0)
+    on_gpu = up.is_cuda
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if module.disable_adapters or module.merged or args or kwargs:
             output: Tensor = plain(x, *args, **kwargs)
             return output
         frozen: Tensor = product(x)
-        inner = F.linear(dropout(x.to(frozen.dtype)), down.to(frozen.dtype)) * scaling
+        x = x.to(frozen.dtype)
+        dropped = hashed_dropout(x, rate) if on_gpu and module.training else dropout(x)
+        inner = F.linear(dropped, down.to(frozen.dtype)) * scaling
+        if on_gpu and torch.compiler.is_compiling():
+            return add_low_rank(frozen, inner, up.to(frozen.dtype))
         return frozen + F.linear(inner, up.to(frozen.dtype))
 
     return forward

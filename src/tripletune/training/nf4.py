@@ -1,9 +1,10 @@
-"""NF4 weights of bitsandbytes to half precision in one pass over memory, on CUDA with Triton.
+"""NF4 weights of bitsandbytes to half or 8-bit precision in one pass over memory, with Triton.
 
 bitsandbytes first expands the 8-bit block scales (double quantisation) and then the 4-bit values,
 in two kernels that reach about a third of the card's bandwidth. This kernel reads packed values
 and both levels of scales once and writes the weight once. The values are the same to the last bit
-of the output dtype; elsewhere than on CUDA bitsandbytes is called.
+of the output dtype; elsewhere than on CUDA bitsandbytes is called. A second kernel writes the
+transposed weight, in the 8-bit form whose products want the summed axis contiguous.
 
 Source: QLoRA, arXiv 2305.14314, section 3; layout as `bitsandbytes.functional.QuantState`: two
 values a byte, the first in the high half; a scale for every `blocksize` values.
@@ -22,7 +23,9 @@ try:
 except ImportError:  # no CUDA build of torch: bitsandbytes is called instead
     triton = None
 
-__all__ = ["dequantize_nf4", "has_fast_kernel"]
+__all__ = ["dequantize_nf4", "dequantize_nf4_fp8", "has_fast_kernel"]
+
+FP8 = torch.float8_e4m3fn
 
 
 def has_fast_kernel(weight: Tensor) -> bool:
@@ -58,6 +61,44 @@ def dequantize_nf4(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
         state.state2.blocksize,
         list(state.shape),
         dtype,
+        1.0,
+        False,
+    )
+    return expanded
+
+
+def dequantize_nf4_fp8(
+    packed: Tensor, state: Any, inverse_scale: float, *, transposed: bool
+) -> Tensor:
+    """The weight that a packed `Params4bit` stands for, times `inverse_scale`, in 8-bit floats.
+
+    Args:
+        packed: uint8, as bitsandbytes packs it.
+        state: Its `QuantState`, of shape (F, E).
+        inverse_scale: Brings the largest weight to what the format holds (448).
+        transposed: Give (E, F).
+
+    Returns:
+        float8_e4m3fn, contiguous.
+    """
+    if not has_fast_kernel(packed) or not getattr(state, "nested", False):
+        from bitsandbytes.functional import dequantize_4bit
+
+        scaled: Tensor = (dequantize_4bit(packed, state).float() * inverse_scale).to(FP8)
+        return scaled.T.contiguous() if transposed else scaled
+    expanded: Tensor = _dequantize(
+        packed.reshape(-1),
+        state.absmax,
+        state.state2.absmax,
+        state.state2.code,
+        state.code,
+        state.offset,
+        state.blocksize,
+        state.state2.blocksize,
+        list(state.shape),
+        FP8,
+        inverse_scale,
+        transposed,
     )
     return expanded
 
@@ -67,7 +108,7 @@ if triton is not None:
     @triton.jit  # type: ignore[untyped-decorator]
     def _dequantize_kernel(  # type: ignore[no-untyped-def]
         packed, scales, outer_scales, scale_code, value_code, offset, out,
-        num_bytes,
+        num_bytes, factor,
         BLOCK: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr,
     ):  # fmt: skip
         # A program expands BLOCK bytes; GROUP values share a scale, OUTER scales an outer scale.
@@ -77,12 +118,35 @@ if triton is not None:
         group = (index * 2) // GROUP
         level = tl.load(scales + group, mask=inside, other=0).to(tl.int32)
         outer = tl.load(outer_scales + group // OUTER, mask=inside, other=0.0)
-        scale = tl.load(scale_code + level) * outer + tl.load(offset)
+        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * factor
         high = tl.load(value_code + (byte >> 4)) * scale
         low = tl.load(value_code + (byte & 15)) * scale
         both = tl.interleave(high, low).to(out.dtype.element_ty)
         place = tl.program_id(0).to(tl.int64) * BLOCK * 2 + tl.arange(0, BLOCK * 2)
         tl.store(out + place, both, mask=place < num_bytes * 2)
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def _transpose_kernel(  # type: ignore[no-untyped-def]
+        packed, scales, outer_scales, scale_code, value_code, offset, out,
+        num_rows, row_bytes, factor,
+        SIDE: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr,
+    ):  # fmt: skip
+        # A program turns SIDE rows of SIDE values, which come as SIDE / 2 bytes a row.
+        row = tl.program_id(0) * SIDE + tl.arange(0, SIDE)
+        column = tl.program_id(1) * (SIDE // 2) + tl.arange(0, SIDE // 2)
+        inside = (row < num_rows)[:, None] & (column < row_bytes)[None, :]
+        index = row.to(tl.int64)[:, None] * row_bytes + column[None, :]
+        byte = tl.load(packed + index, mask=inside, other=0).to(tl.int32)
+        group = (index * 2) // GROUP
+        level = tl.load(scales + group, mask=inside, other=0).to(tl.int32)
+        outer = tl.load(outer_scales + group // OUTER, mask=inside, other=0.0)
+        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * factor
+        high = tl.load(value_code + (byte >> 4)) * scale
+        low = tl.load(value_code + (byte & 15)) * scale
+        both = tl.trans(tl.interleave(high, low)).to(out.dtype.element_ty)  # (columns, rows)
+        wide = tl.program_id(1) * SIDE + tl.arange(0, SIDE)
+        place = wide.to(tl.int64)[:, None] * num_rows + row[None, :]
+        tl.store(out + place, both, mask=(wide < row_bytes * 2)[:, None] & (row < num_rows)[None])
 
     @torch.library.custom_op("tripletune::dequantize_nf4", mutates_args=())
     def _dequantize(
@@ -96,16 +160,25 @@ if triton is not None:
         outer: int,
         shape: list[int],
         dtype: torch.dtype,
+        factor: float,
+        transposed: bool,
     ) -> Tensor:
-        out = torch.empty(shape, dtype=dtype, device=packed.device)
-        block = 1024
-        grid = (triton.cdiv(packed.numel(), block),)
-        _dequantize_kernel[grid](
-            packed, scales, outer_scales, scale_code, value_code, offset, out,
-            packed.numel(), BLOCK=block, GROUP=group, OUTER=outer,
-            enable_fp_fusion=False,  # a fused multiply-add would round scales differently
-        )  # fmt: skip
+        out = torch.empty(_order(shape, transposed), dtype=dtype, device=packed.device)
+        arguments = (packed, scales, outer_scales, scale_code, value_code, offset, out)
+        # A fused multiply-add would round scales differently from bitsandbytes.
+        options = {"GROUP": group, "OUTER": outer, "enable_fp_fusion": False}
+        if transposed:
+            side, (num_rows, width) = 64, shape
+            tiles = (triton.cdiv(num_rows, side), triton.cdiv(width, side))
+            _transpose_kernel[tiles](*arguments, num_rows, width // 2, factor, SIDE=side, **options)
+        else:
+            block = 1024
+            blocks = (triton.cdiv(packed.numel(), block),)
+            _dequantize_kernel[blocks](*arguments, packed.numel(), factor, BLOCK=block, **options)
         return out
+
+    def _order(shape: list[int], transposed: bool) -> list[int]:
+        return shape[::-1] if transposed else shape
 
     @_dequantize.register_fake
     def _(
@@ -119,5 +192,7 @@ if triton is not None:
         outer: int,
         shape: list[int],
         dtype: torch.dtype,
+        factor: float,
+        transposed: bool,
     ) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=packed.device)
+        return torch.empty(_order(shape, transposed), dtype=dtype, device=packed.device)

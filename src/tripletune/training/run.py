@@ -91,7 +91,7 @@ class TrainingRun:
             target_modules=settings.lora_target_modules,
             model_name=settings.model_name,
         )
-        accelerate_layers(self.model)
+        accelerate_layers(self.model, in_fp8=settings.compute == "fp8")
         if is_main_process():
             print_line(render_parameter_line(*count_parameters(self.model)))
 
@@ -266,16 +266,20 @@ class TrainingRun:
         return trainer
 
     def _compile(self) -> None:
-        from tripletune.training.acceleration import compile_model, is_worth_compiling
+        from tripletune.training.acceleration import is_worth_compiling, speed_up_network
 
         settings = self.settings
         tokens = sum(len(example) for example in self._train_set.examples) * settings.num_epochs
         if settings.max_steps > 0:
             share = settings.max_steps * settings.effective_batch_size / len(self._train_set)
             tokens = min(tokens, tokens / settings.num_epochs * share)
-        if is_worth_compiling(self.model, num_tokens=int(tokens)):
-            logger.info("加速: %s", ", ".join(compile_model(self.model)))
-        else:
+        compiled = is_worth_compiling(self.model, num_tokens=int(tokens))
+        logger.info("加速: %s", ", ".join(speed_up_network(self.model, compiled=compiled)))
+        if settings.offload_activations:
+            from tripletune.training.offload import offload_activations
+
+            offload_activations(self.model.get_base_model())
+        if not compiled:
             logger.info("训练量小 (%d tokens)，不编译模型", tokens)
 
     def _report_speed(self) -> None:

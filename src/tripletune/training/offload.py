@@ -1,0 +1,110 @@
+"""Activations that wait for the backward pass in pinned host memory, copied beside the computing.
+
+With full checkpointing a network keeps one tensor a layer and token: its blocks' inputs. Sending
+those to the host while the next block runs, and fetching each while the block after it is computed
+backwards, leaves the GPU with two of them instead of one for every layer.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["ActivationStore", "offload_activations"]
+
+_LEAST_BYTES = 2**22
+
+
+@dataclass
+class _Parked:
+    """A tensor on the host, and its copy on the GPU once it has been asked for again."""
+
+    host: Tensor
+    device: torch.device
+    fetched: Tensor | None = None
+
+
+class ActivationStore:
+    """Tensors saved for one backward pass, in the order of the forward pass.
+
+    Used as the pair of hooks of `torch.autograd.graph.saved_tensors_hooks`. Tensors come back in
+    about the opposite order, so that each fetch also starts the one that will be asked for next.
+
+    Args:
+        least_bytes: Smaller tensors, and parameters, stay where they are.
+    """
+
+    def __init__(self, least_bytes: int = _LEAST_BYTES) -> None:
+        self._least_bytes = least_bytes
+        self._parked: list[_Parked] = []
+        self._free: dict[tuple[torch.dtype, int], list[Tensor]] = {}
+        # One stream for both ways, so that a buffer is never filled before it has been read.
+        stream: Any = torch.cuda.Stream
+        self._stream: Any = stream() if torch.cuda.is_available() else None
+
+    def start(self) -> None:
+        """Forgets the pass before, whose host memory serves the next."""
+        for parked in self._parked:
+            key = (parked.host.dtype, parked.host.numel())
+            self._free.setdefault(key, []).append(parked.host)
+        self._parked = []
+
+    def pack(self, tensor: Tensor) -> Tensor | int:
+        """Starts a copy to the host; returns what `unpack` takes."""
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        small = tensor.nbytes < self._least_bytes
+        if self._stream is None or not tensor.is_cuda or is_parameter or small:
+            return tensor
+        host = self._take(tensor)
+        self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(self._stream):
+            host.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._stream)
+        self._parked.append(_Parked(host, tensor.device))
+        return len(self._parked) - 1
+
+    def unpack(self, saved: Tensor | int) -> Tensor:
+        """The tensor on the GPU, for the current stream."""
+        if isinstance(saved, Tensor):
+            return saved
+        tensor = self._fetch(saved)
+        self._parked[saved].fetched = None
+        current = torch.cuda.current_stream(tensor.device)
+        current.wait_stream(self._stream)
+        tensor.record_stream(current)
+        if saved > 0:
+            self._fetch(saved - 1)
+        return tensor
+
+    def _fetch(self, number: int) -> Tensor:
+        parked = self._parked[number]
+        if parked.fetched is None:
+            with torch.cuda.stream(self._stream):
+                parked.fetched = parked.host.to(parked.device, non_blocking=True)
+        return parked.fetched
+
+    def _take(self, tensor: Tensor) -> Tensor:
+        buffers = self._free.get((tensor.dtype, tensor.numel()))
+        if buffers:
+            return buffers.pop().view(tensor.shape)
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+
+
+def offload_activations(base: Any) -> None:
+    """Makes a network park what its forward pass saves; meant beside gradient checkpointing."""
+    store = ActivationStore()
+    plain = base.forward
+
+    @functools.wraps(plain)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return plain(*args, **kwargs)
+        store.start()
+        with torch.autograd.graph.saved_tensors_hooks(store.pack, store.unpack):
+            return plain(*args, **kwargs)
+
+    base.forward = forward

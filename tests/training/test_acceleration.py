@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tripletune.models.packed_attention import PACKED_ATTENTION, register_packed_attention
+from tripletune.training.acceleration import plain_attention, switch_attention
+
+SIZES = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+}  # fmt: skip
+
+
+class Adapted:
+    """What `plain_attention` asks of a PEFT model."""
+
+    def __init__(self, base: LlamaForCausalLM) -> None:
+        self._base = base
+
+    def get_base_model(self) -> LlamaForCausalLM:
+        return self._base
+
+
+def test_without_triton_flex_attention_is_taken():
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    assert switch_attention(model) == "flex attention"
+    assert model.config._attn_implementation == "flex_attention"
+
+
+@pytest.mark.parametrize("before", ["flex_attention", PACKED_ATTENTION])
+def test_generation_goes_without_and_training_goes_on_with_it(before: str):
+    register_packed_attention()
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    model.set_attn_implementation(before)
+    with plain_attention(Adapted(model)):
+        assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_packed_documents_of_any_model_do_not_see_each_other():
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES)).cuda().bfloat16().eval()
+    ids = torch.randint(0, 50, (1, 12), device="cuda")
+    alone = [model(input_ids=part).logits for part in ids.split([5, 7], dim=1)]
+    assert switch_attention(model) == "packed attention"
+    positions = torch.tensor([[*range(5), *range(7)]], device="cuda")
+    together = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    assert (together - torch.cat(alone, dim=1)).abs().max() < 0.02
