@@ -11,7 +11,7 @@ class Squares(nn.Module):
     """Saves one tensor a layer."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for _ in range(4):
+        for _ in range(12):
             x = (x * x).tanh() + x
         return x.sum()
 

@@ -33,9 +33,10 @@ def hashed_dropout(x: Tensor, probability: float) -> Tensor:
     """
     if probability == 0.0:
         return x
-    seed = torch.randint(-(2**31), 2**31 - 1, (), dtype=torch.int32, device=x.device)
+    seed = torch.randint(0, 2**31 - 1, (), dtype=torch.int32, device=x.device)
     place = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
-    bits = place * -1640531527 + seed
+    # Seed before factor: a factor on a known place is folded into a constant too large for int32.
+    bits = (place ^ seed) * -1640531527
     bits = bits ^ ((bits >> 16) & 0xFFFF)
     bits = bits * -2048144789
     bits = bits ^ ((bits >> 13) & 0x7FFFF)

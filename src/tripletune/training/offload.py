@@ -8,6 +8,7 @@ backwards, leaves the GPU with two of them instead of one for every layer.
 from __future__ import annotations
 
 import functools
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 __all__ = ["ActivationStore", "offload_activations"]
 
 _LEAST_BYTES = 2**22
+_IN_FLIGHT = 2
 
 
 @dataclass
@@ -29,7 +31,7 @@ class _Parked:
 
 
 class ActivationStore:
-    """Tensors saved for one backward pass, in the order of the forward pass.
+    """Tensors saved for one backward pass (at a time), in the order of the forward pass.
 
     Used as the pair of hooks of `torch.autograd.graph.saved_tensors_hooks`. Tensors come back in
     about the opposite order, so that each fetch also starts the one that will be asked for next.
@@ -41,6 +43,8 @@ class ActivationStore:
     def __init__(self, least_bytes: int = _LEAST_BYTES) -> None:
         self._least_bytes = least_bytes
         self._parked: list[_Parked] = []
+        # Tensors being copied, with the event that ends it; they live until the next but one.
+        self._leaving: deque[tuple[Tensor, Any]] = deque()
         self._free: dict[tuple[torch.dtype, int], list[Tensor]] = {}
         # One stream for both ways, so that a buffer is never filled before it has been read.
         stream: Any = torch.cuda.Stream
@@ -60,10 +64,14 @@ class ActivationStore:
         if self._stream is None or not tensor.is_cuda or is_parameter or small:
             return tensor
         host = self._take(tensor)
-        self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        current = torch.cuda.current_stream(tensor.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             host.copy_(tensor, non_blocking=True)
-        tensor.record_stream(self._stream)
+        self._leaving.append((tensor, self._stream.record_event()))
+        if len(self._leaving) > _IN_FLIGHT:
+            _, copied = self._leaving.popleft()
+            current.wait_event(copied)
         self._parked.append(_Parked(host, tensor.device))
         return len(self._parked) - 1
 
@@ -73,19 +81,23 @@ class ActivationStore:
             return saved
         tensor = self._fetch(saved)
         self._parked[saved].fetched = None
-        current = torch.cuda.current_stream(tensor.device)
-        current.wait_stream(self._stream)
-        tensor.record_stream(current)
+        torch.cuda.current_stream(tensor.device).wait_stream(self._stream)
+        self._leaving.clear()  # the stream has been waited for, so all have left
         if saved > 0:
-            self._fetch(saved - 1)
+            self._parked[saved - 1].fetched = self._fetch(saved - 1)
         return tensor
 
     def _fetch(self, number: int) -> Tensor:
+        """On its way back; what is computed meanwhile must wait for the stream before using it."""
         parked = self._parked[number]
-        if parked.fetched is None:
-            with torch.cuda.stream(self._stream):
-                parked.fetched = parked.host.to(parked.device, non_blocking=True)
-        return parked.fetched
+        if parked.fetched is not None:
+            return parked.fetched
+        # The memory belongs to the computing stream, which may still be using it.
+        tensor = torch.empty(parked.host.shape, dtype=parked.host.dtype, device=parked.device)
+        self._stream.wait_stream(torch.cuda.current_stream(parked.device))
+        with torch.cuda.stream(self._stream):
+            tensor.copy_(parked.host, non_blocking=True)
+        return tensor
 
     def _take(self, tensor: Tensor) -> Tensor:
         buffers = self._free.get((tensor.dtype, tensor.numel()))
