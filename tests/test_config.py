@@ -259,3 +259,21 @@ def test_fields_hold_what_the_nearest_class_says():
     assert UpperCaseConfig().fields() == {}
     fields = SmallGPUConfig().fields()
     assert (fields["batch_size"], fields["num_epochs"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "trackers"),
+    [
+        (None, None),
+        ("none", ()),
+        ("wandb, mlflow", ("wandb", "mlflow")),
+        (("swanlab",), ("swanlab",)),
+    ],
+)
+def test_trackers_are_given_by_name(given, trackers):
+    assert TrainingSettings(report_to=given).report_to == trackers
+
+
+def test_unknown_tracker_is_named_with_those_there_are():
+    with pytest.raises(ConfigError, match=r"report_to.*'comet'.*'tensorboard', 'swanlab'"):
+        build_settings({"report_to": "comet"})

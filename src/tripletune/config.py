@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tripletune.errors import ConfigError
 
@@ -32,6 +39,7 @@ __all__ = [
 DEFAULT_MODEL = "THUDM/chatglm-6b"
 EMBEDDED_MODEL = "embedded"
 Preset = Literal["auto", "small", "medium", "large", "fast"]
+Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow"]
 PRESETS: tuple[Preset, ...] = ("auto", "small", "medium", "large", "fast")
 
 
@@ -76,6 +84,7 @@ class TrainingSettings(BaseModel):
     keep_checkpoints: int = Field(2, ge=1)
     eval_steps: int = Field(50, ge=1)
     load_best_model_at_end: bool = True
+    early_stopping_patience: int | None = Field(None, ge=1)
 
     load_in_4bit: bool = True
     compute: Literal["auto", "fp8"] = "auto"
@@ -83,9 +92,16 @@ class TrainingSettings(BaseModel):
     offload_activations: bool = False
     packing: bool | None = None
     save_safetensors: bool = True
-    report_to: tuple[str, ...] = ()
+    report_to: tuple[Tracker, ...] | None = None
     resume_from_checkpoint: str | None = None
     seed: int = Field(42, ge=0)
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _read_trackers(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(name for name in value.replace(" ", "").split(",") if name not in ("", "none"))
 
     @model_validator(mode="after")
     def _check_together(self) -> TrainingSettings:

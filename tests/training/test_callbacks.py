@@ -5,7 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from tripletune.training.callbacks import HistoryCallback, ProgressCallback
+from tripletune.training.callbacks import (
+    EarlyStoppingCallback,
+    HistoryCallback,
+    ProgressCallback,
+    count_without_gain,
+)
 
 LOG = {"loss": 2.123456, "learning_rate": 0.000199999999, "epoch": 0.104}
 
@@ -83,3 +88,34 @@ def test_history_is_written_by_one_rank_only(tmp_path):
     state = build_state(is_world_process_zero=False, log_history=[{"step": 1, "loss": 2.0}])
     HistoryCallback(tmp_path).on_train_end(None, state, None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "count"),
+    [
+        ([], 0),
+        ([0.0], 0),
+        ([0.1, 0.2], 0),
+        ([0.2, 0.1], 1),
+        ([0.2, 0.2, 0.2], 2),  # as good is not better
+        ([0.1, 0.5, 0.4, 0.3], 2),
+        ([0.5, 0.1, 0.6, 0.2], 1),
+    ],
+)
+def test_evaluations_without_a_better_f1_are_counted(scores, count):
+    history = [{"loss": 1.0}, *({"eval_f1": score} for score in scores)]
+    assert count_without_gain(history) == count
+
+
+def build_control(history, patience, moment="on_evaluate"):
+    control = SimpleNamespace(should_training_stop=False)
+    state = build_state(log_history=history)
+    getattr(EarlyStoppingCallback(patience), moment)(None, state, control)
+    return control.should_training_stop
+
+
+@pytest.mark.parametrize("moment", ["on_evaluate", "on_train_begin"])
+def test_early_stopping_waits_for_its_patience(moment):
+    history = [{"eval_f1": 0.5}, {"eval_f1": 0.4}]
+    assert build_control(history, 1, moment) is True
+    assert build_control(history, 2, moment) is False

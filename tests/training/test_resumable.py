@@ -78,6 +78,21 @@ def test_run_takes_the_best_checkpoint_at_the_end(uninterrupted):
     assert adapter_bytes(uninterrupted) == best.read_bytes()
 
 
+def test_run_stops_early_and_stops_there_again_when_it_was_killed(settings, uninterrupted):
+    # F1 at steps 4, 8, 12: 0.2, 0.7, 0.3; the run has 14 steps.
+    settings = settings.changed(early_stopping_patience=1)
+    with pytest.raises(Killed):
+        train(settings, kill_at(9))
+    steps: list[int] = []
+    train(settings, lambda trainer, number: steps.append(number))
+    assert steps == [9, 10, 11, 12]
+    best = uninterrupted / "checkpoint-8" / "adapter_model.safetensors"
+    assert adapter_bytes(settings.output_dir) == best.read_bytes()
+    # What had stopped does not go on.
+    train(settings, lambda trainer, number: steps.append(number))
+    assert steps == [9, 10, 11, 12]
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal_saves_at_the_step_and_the_run_goes_on_from_there(settings, uninterrupted, name):
     def send(trainer: Any, step: int) -> None:

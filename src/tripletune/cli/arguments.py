@@ -32,7 +32,8 @@ _HELP = {
     "long_texts": "提示过长时: drop (丢弃) 或 shorten (缩短文本)",
     "resume_from_checkpoint": "从检查点继续: 目录, 或 auto (最近一个)",
     "seed": "随机种子",
-    "report_to": "记录到 tensorboard, swanlab, wandb, mlflow (逗号分隔)",
+    "report_to": "记录到 tensorboard, swanlab, wandb, mlflow (逗号分隔), 或 none",
+    "early_stopping_patience": "连续多少次评估F1没有提高就停止 (默认不停)",
     "compute": "冻结权重的计算精度: auto (bf16 或 fp16) 或 fp8 (Ada, Hopper)",
     "offload_activations": "梯度检查点的激活值放到主机内存, 更省显存",
     "packing": "把多条样本拼成一行 (true/false; 默认: GPU上 true)",
@@ -86,6 +87,8 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _converter(name: str, default: Any) -> Any:
+    if name == "early_stopping_patience":
+        return int
     if name == "packing" or isinstance(default, bool):
         return _read_bool
     if isinstance(default, tuple):

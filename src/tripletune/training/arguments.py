@@ -50,7 +50,7 @@ def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -
         load_best_model_at_end=settings.load_best_model_at_end,
         metric_for_best_model="f1",
         greater_is_better=True,
-        report_to=list(settings.report_to) or "none",
+        report_to="none",  # trackers are callbacks of this package
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_num_workers=0,

@@ -1,9 +1,10 @@
-"""What a run shows while it trains: the guide's log records and a bar with ETA and tokens/s."""
+"""What a run shows while it trains (the guide's log records, a bar), keeps, and stops for."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from tripletune.training.history import plot_history, write_history
 
-__all__ = ["HistoryCallback", "ProgressCallback"]
+__all__ = ["EarlyStoppingCallback", "HistoryCallback", "ProgressCallback", "count_without_gain"]
 
 logger = logging.getLogger("tripletune")
 
@@ -92,3 +93,37 @@ class HistoryCallback(TrainerCallback):
         except OSError as error:
             # A full disk must not end a run whose checkpoints hold the same history.
             logger.warning("训练曲线没有写入 %s: %s", self._output_dir, error)
+
+
+class EarlyStoppingCallback(TrainerCallback):
+    """Ends the training once several evaluations in a row brought no better F1.
+
+    It counts in the run's history, which every checkpoint holds, so that a run that was interrupted
+    stops where it would have stopped.
+
+    Args:
+        patience: That many evaluations.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Does not go on with a run that had stopped."""
+        self._stop_when_due(state, control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called once the evaluation has been logged."""
+        self._stop_when_due(state, control)
+
+    def _stop_when_due(self, state: Any, control: Any) -> None:
+        count = count_without_gain(state.log_history)
+        if count >= self._patience:
+            control.should_training_stop = True
+            logger.info("连续 %d 次评估 F1 没有提高，在第 %d 步停止训练", count, state.global_step)
+
+
+def count_without_gain(history: Sequence[Mapping[str, Any]]) -> int:
+    """How many evaluations there were after the first one with the best `eval_f1`."""
+    scores = [record["eval_f1"] for record in history if "eval_f1" in record]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0

@@ -472,7 +472,7 @@ class ResumableTrainer(Trainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         self._catch_up(kwargs["model"], kwargs["trial"], kwargs["epoch"], kwargs["start_time"])
-        if self.state.global_step >= self.state.max_steps:
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         trainer: Any = super()

@@ -65,9 +65,11 @@ class TrainingRun:
             count_parameters,
             render_parameter_line,
         )
+        from tripletune.training.trackers import choose_trackers
 
         settings = self.settings
         check_output_dir(settings.output_dir)
+        choose_trackers(settings.report_to)
         for path in (settings.train_file, settings.validation_file):
             load_examples(path)  # a broken line is told before minutes of loading a model
         torch.manual_seed(settings.seed)
@@ -229,7 +231,12 @@ class TrainingRun:
         from tripletune.data.collate import PackedCollator, PaddedCollator
         from tripletune.models.loading import find_position_scheme
         from tripletune.training.arguments import build_training_arguments
-        from tripletune.training.callbacks import HistoryCallback, ProgressCallback
+        from tripletune.training.callbacks import (
+            EarlyStoppingCallback,
+            HistoryCallback,
+            ProgressCallback,
+        )
+        from tripletune.training.trackers import TrackerCallback, choose_trackers
         from tripletune.training.trainer import TripletTrainer
 
         settings = self.settings
@@ -263,6 +270,10 @@ class TrainingRun:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(ProgressCallback())
         trainer.add_callback(HistoryCallback(settings.output_dir))
+        for name in choose_trackers(settings.report_to):
+            trainer.add_callback(TrackerCallback(name, settings))
+        if settings.early_stopping_patience is not None:
+            trainer.add_callback(EarlyStoppingCallback(settings.early_stopping_patience))
         return trainer
 
     def _compile(self) -> None:
