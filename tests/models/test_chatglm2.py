@@ -15,8 +15,6 @@ from tripletune.models.chatglm2 import (
     ChatGLM2Config,
     ChatGLM2ForConditionalGeneration,
     ChatGLM2Model,
-    RotaryEmbedding,
-    rotate_interleaved,
 )
 
 IGNORED = -100
@@ -341,38 +339,3 @@ def test_fresh_lora_changes_nothing_and_alone_has_gradients():
     trained = {name for name, p in adapted.named_parameters() if p.grad is not None}
     assert len(trained) == 2 * 2
     assert all("query_key_value.lora_" in name for name in trained)
-
-
-def test_rotation_turns_pairs_of_the_first_half():
-    states = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).view(1, 1, 1, 8)
-    quarter_turn = (torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
-    expected = [-2.0, 1.0, -4.0, 3.0, 5.0, 6.0, 7.0, 8.0]
-    assert rotate_interleaved(states, *quarter_turn).flatten().tolist() == expected
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_chatglm3_angles_are_fp32_in_every_dtype(dtype):
-    rotary = RotaryEmbedding(build_config(kv_channels=128, rotary_in_fp32=True))
-    cosine, sine = rotary(torch.tensor([[1501]]), dtype)
-    exponents = torch.arange(0, 64, 2, dtype=torch.float64) / 64
-    angles = 1501 / 10000**exponents
-    # An angle of 1501 in fp32 is exact to 1e-4; the rest is rounding of the result.
-    bound = 2e-4 + torch.finfo(dtype).eps
-    assert float((cosine.flatten().double() - angles.cos()).abs().max()) < bound
-    assert float((sine.flatten().double() - angles.sin()).abs().max()) < bound
-
-
-def test_chatglm2_angles_in_fp16_are_rounded_at_every_step():
-    rotary = RotaryEmbedding(build_config(kv_channels=128, rotary_in_fp32=False))
-    cosine, _ = rotary(torch.tensor([[1501]]), torch.float16)
-    # By hand, third frequency: 10000 ** (4 / 64) = 1.7783 -> half 1.7783203, its inverse ->
-    # half 0.5625; 1501 * 0.5625 = 844.3125 -> half 844.5.
-    assert float(cosine[0, 0, 0, 2]) == float(torch.tensor(844.5).cos().half())
-
-
-def test_chatglm2_angles_in_bf16_are_fp32():
-    both = [
-        RotaryEmbedding(build_config(rotary_in_fp32=choice))(torch.tensor([[301]]), torch.bfloat16)
-        for choice in (True, False)
-    ]
-    assert torch.equal(both[0][0], both[1][0])

@@ -31,10 +31,10 @@ def test_weight_is_the_half_precision_one_in_eight_bits():
     packed, state = quantized_weight(32, 64)
     scale = find_weight_scale(packed, state)
     exact = dequantize_nf4(packed, state, torch.float32)
-    rounded = dequantize_nf4_fp8(packed, state, 1 / scale, transposed=False)
+    rounded = dequantize_nf4_fp8(packed, state, scale.reciprocal(), transposed=False)
     assert rounded.float().abs().max().item() == 448.0
     torch.testing.assert_close(rounded.float() * scale, exact, rtol=0.07, atol=1e-5)
-    turned = dequantize_nf4_fp8(packed, state, 1 / scale, transposed=True)
+    turned = dequantize_nf4_fp8(packed, state, scale.reciprocal(), transposed=True)
     assert torch.equal(turned.float(), rounded.float().T)
 
 
@@ -51,7 +51,9 @@ def test_kernel_equals_the_plain_way(transposed):
     packed, state = quantized_weight(320, 192, "cuda")
     scale = find_weight_scale(packed, state)
     exact = dequantize_nf4(packed, state, torch.bfloat16).float()
-    got = dequantize_nf4_fp8(packed, state, 1 / scale, transposed=transposed).float() * scale
+    got = (
+        dequantize_nf4_fp8(packed, state, scale.reciprocal(), transposed=transposed).float() * scale
+    )
     torch.testing.assert_close(got.T if transposed else got, exact, rtol=0.07, atol=1e-5)
 
 

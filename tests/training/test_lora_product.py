@@ -54,6 +54,25 @@ def test_low_rank_sum_equals_the_product(rank):
     gradient = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, inputs, gradient)
     summed = add_low_rank(*inputs)
-    torch.testing.assert_close(summed.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(summed, expected)
     for mine, theirs in zip(torch.autograd.grad(summed, inputs, gradient), wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("columns", "rank"), [(12288, 8), (96, 4), (200, 33)])
+def test_low_rank_kernel_equals_the_product(columns, rank):
+    torch.manual_seed(0)
+    inputs = [
+        torch.randn(shape, device="cuda").bfloat16().requires_grad_()
+        for shape in ((1, 130, columns), (1, 130, rank), (columns, rank))
+    ]
+    wide = [x.detach().float().requires_grad_() for x in inputs]
+    expected = wide[0] + wide[1] @ wide[2].T
+    gradient = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, wide, gradient)
+    summed = add_low_rank(*inputs)
+    got = torch.autograd.grad(summed, inputs, gradient.bfloat16())
+    for mine, theirs in zip((summed, *got), (expected, *wanted), strict=True):
+        assert (mine.float() - theirs).norm() / theirs.norm() < 0.01

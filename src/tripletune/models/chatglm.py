@@ -42,6 +42,8 @@ from tripletune.models.chatglm_positions import (
 )
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
+from tripletune.models.packed_attention import is_packed
+from tripletune.models.split_heads import split_heads
 
 __all__ = ["ChatGLMForConditionalGeneration", "ChatGLMModel", "build_position_ids"]
 
@@ -74,11 +76,7 @@ class ChatGLMAttention(nn.Module):
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
         batch_size, length, _ = hidden_states.shape
         mixed = self.query_key_value(hidden_states)  # (B, S, 3E)
-        mixed = mixed.view(batch_size, length, self.num_heads, 3 * self.head_dim)
-        query, key, value = mixed.chunk(3, dim=-1)  # (B, S, H, D) each
-        query = rotate_two_rows(query, *rotary).transpose(1, 2)  # (B, H, S, D)
-        key = rotate_two_rows(key, *rotary).transpose(1, 2)
-        value = value.transpose(1, 2)
+        query, key, value = self._split(mixed, rotary, fused=is_packed(attention_mask))
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, K, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -89,6 +87,23 @@ class ChatGLMAttention(nn.Module):
         )
         output = output.reshape(batch_size, length, -1)  # (B, S, E)
         return self.dense(take_tokens(output, kept_tokens)), probabilities
+
+    def _split(
+        self, mixed: Tensor, rotary: tuple[Tensor, Tensor], *, fused: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values, (B, H, S, D) each."""
+        heads, width = self.num_heads, self.head_dim
+        if fused:
+            tables = [table.flatten(2) for table in rotary]  # (B, S, D)
+            parts = split_heads(
+                mixed, *tables, heads=heads, groups=heads, by_head=True, partner=width // 4
+            )
+            query, key, value = (part.transpose(1, 2) for part in parts)
+            return query, key, value
+        mixed = mixed.view(*mixed.shape[:2], heads, 3 * width)
+        query, key, value = mixed.chunk(3, dim=-1)  # (B, S, H, D) each
+        query, key = rotate_two_rows(query, *rotary), rotate_two_rows(key, *rotary)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 class ChatGLMMLP(nn.Module):

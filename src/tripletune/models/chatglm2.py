@@ -38,12 +38,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from tripletune.errors import DataError
 from tripletune.models.causal_mask import build_causal_mask
 from tripletune.models.chatglm2_chat import ChatGLM2ChatMixin
+from tripletune.models.chatglm2_rotary import (
+    RotaryEmbedding,
+    rotate_interleaved,
+    spread_rotary,
+)
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
 from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
+from tripletune.models.packed_attention import is_packed
+from tripletune.models.split_heads import split_heads
 
 __all__ = ["ChatGLM2Config", "ChatGLM2ForConditionalGeneration", "ChatGLM2Model"]
-
-ROTARY_BASE = 10000.0
 
 
 class RMSNorm(nn.Module):
@@ -59,47 +64,6 @@ class RMSNorm(nn.Module):
         wide = hidden_states.float()
         scale = torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.epsilon)
         return (self.weight * (wide * scale)).to(hidden_states.dtype)
-
-
-class RotaryEmbedding(nn.Module):
-    """Cosine and sine of the rotary angles; `inv_freq` is there for the official state dict."""
-
-    inv_freq: Tensor
-
-    def __init__(self, config: ChatGLM2Config) -> None:
-        super().__init__()
-        self.width = config.kv_channels // 2
-        self.angles_in_fp32 = config.rotary_in_fp32
-        self.register_buffer("inv_freq", self.compute_frequencies(torch.float32, None))
-
-    def compute_frequencies(self, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-        """(D/4,) frequencies, every step of their computation in `dtype`."""
-        exponent = torch.arange(0, self.width, 2, dtype=dtype, device=device) / self.width
-        return 1.0 / (ROTARY_BASE**exponent)
-
-    def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(B, S) positions to cosine and sine, (B, 1, S, D/4) each, in `dtype`."""
-        exact = self.angles_in_fp32 or dtype != torch.float16
-        angle_dtype = torch.float32 if exact else torch.float16
-        frequencies = self.compute_frequencies(angle_dtype, position_ids.device)
-        angles = position_ids[:, None, :, None].to(angle_dtype) * frequencies
-        angles = angles.float()
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate_interleaved(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """The first half of every head rotated in pairs (2i, 2i + 1), the second half as it was.
-
-    Args:
-        states: (B, H or G, S, D) queries or keys.
-        cosine: (B, 1, S, D/4) from `RotaryEmbedding`.
-        sine: Likewise.
-    """
-    turned, kept = states.chunk(2, dim=-1)  # (B, H, S, D/2) each
-    pairs = turned.reshape(*turned.shape[:-1], -1, 2)  # (B, H, S, D/4, 2)
-    signed = torch.stack([-sine, sine], dim=-1)
-    pairs = pairs * cosine.unsqueeze(-1) + pairs.flip(-1) * signed
-    return torch.cat([pairs.flatten(-2), kept], dim=-1)
 
 
 class ChatGLM2Attention(nn.Module):
@@ -129,14 +93,8 @@ class ChatGLM2Attention(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
-        by_head = (*hidden_states.shape[:2], -1, self.head_dim)
         mixed = self.query_key_value(hidden_states)  # (B, S, (H + 2G) D)
-        query, key, value = mixed.split([self.query_size, self.group_size, self.group_size], dim=-1)
-        query = query.view(by_head).transpose(1, 2)  # (B, H, S, D)
-        key = key.view(by_head).transpose(1, 2)  # (B, G, S, D)
-        value = value.view(by_head).transpose(1, 2)  # (B, G, S, D)
-        query = rotate_interleaved(query, *rotary)
-        key = rotate_interleaved(key, *rotary)
+        query, key, value = self._split(mixed, rotary, fused=is_packed(attention_mask))
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, G, K, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -154,6 +112,24 @@ class ChatGLM2Attention(nn.Module):
         )  # (B, S, H, D)
         output = output.reshape(*hidden_states.shape[:2], -1)  # (B, S, H D)
         return self.dense(take_tokens(output, kept_tokens)), probabilities
+
+    def _split(
+        self, mixed: Tensor, rotary: tuple[Tensor, Tensor], *, fused: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries (B, H, S, D) and keys, and values, (B, G, S, D) each."""
+        sizes = [self.query_size, self.group_size, self.group_size]
+        if fused:
+            heads, groups = (size // self.head_dim for size in sizes[:2])
+            parts: Any = split_heads(
+                mixed, *rotary, heads=heads, groups=groups, by_head=False, partner=1
+            )
+        else:
+            by_head = (*mixed.shape[:2], -1, self.head_dim)
+            parts = [part.view(by_head) for part in torch.split(mixed, sizes, dim=-1)]
+        query, key, value = (part.transpose(1, 2) for part in parts)
+        if not fused:
+            query, key = rotate_interleaved(query, *rotary), rotate_interleaved(key, *rotary)
+        return query, key, value
 
 
 class ChatGLM2MLP(nn.Module):
@@ -316,6 +292,8 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         rotary = self.rotary_pos_emb(position_ids, inputs_embeds.dtype)
+        if is_packed(mask):
+            rotary = spread_rotary(*rotary)
         hidden_states = inputs_embeds
         all_hidden_states: tuple[Tensor, ...] = (hidden_states,)
         all_attentions: tuple[Tensor | None, ...] = ()

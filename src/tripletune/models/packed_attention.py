@@ -30,6 +30,7 @@ __all__ = [
     "attend_runs",
     "find_seen_runs",
     "has_packed_attention",
+    "is_packed",
     "register_packed_attention",
 ]
 
@@ -69,6 +70,11 @@ def find_seen_runs(document_ids: Tensor, is_context: Tensor | None = None) -> Te
     return torch.stack([start, last_key, first_query, end], dim=1).int().unsqueeze(1).contiguous()
 
 
+def is_packed(attention_mask: Any) -> bool:
+    """Whether a mask is of the kind that `find_seen_runs` makes."""
+    return isinstance(attention_mask, Tensor) and attention_mask.dtype == torch.int32
+
+
 def register_packed_attention() -> None:
     """Makes `set_attn_implementation("packed_runs")` known to `transformers`."""
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -104,7 +110,7 @@ def attend_packed(
     Returns:
         (B, S, H, D), and None in place of the probabilities.
     """
-    if attention_mask is None or attention_mask.dtype != torch.int32:
+    if attention_mask is None or not is_packed(attention_mask):
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         output: tuple[Tensor, None] = sdpa(
             module, query, key, value, attention_mask,
@@ -118,10 +124,6 @@ def attend_packed(
         last_query = torch.minimum(runs[:, 3], index + (sliding_window - 1))
         runs = torch.stack([first_key, runs[:, 1], runs[:, 2], last_query], dim=1)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if torch.compiler.is_compiling():
-        # As a view of the projection it would force all of that into memory, though queries and
-        # keys are rotated on the way.
-        value = value.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
     return attend_runs(query, key, value, runs, scaling=scaling), None
 
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from tripletune.errors import ConfigError
-from tripletune.training.nf4 import FP8, dequantize_nf4_fp8
+from tripletune.training.nf4 import dequantize_nf4, dequantize_nf4_fp8
 
 __all__ = ["Fp8Linear", "check_fp8", "find_weight_scale", "quantize_rows"]
 
-_LARGEST = 448.0
+LARGEST = 448.0
 
 
 def check_fp8() -> None:
@@ -38,17 +38,16 @@ def check_fp8() -> None:
     )
 
 
-def find_weight_scale(packed: Tensor, state: Any) -> float:
-    """What one unit of the 8-bit weight stands for: the largest weight over 448."""
-    from tripletune.training.nf4 import dequantize_nf4
-
-    return float(dequantize_nf4(packed, state, torch.bfloat16).abs().amax()) / _LARGEST
+def find_weight_scale(packed: Tensor, state: Any) -> Tensor:
+    """What one unit of the 8-bit weight stands for: the largest weight over 448; scalar, fp32."""
+    return dequantize_nf4(packed, state, torch.bfloat16).abs().amax().float() / LARGEST
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """(M, K) in 8 bits, and the (M, 1) fp32 scales by which it is multiplied to be x again."""
-    scale = x.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-20) / _LARGEST
-    return (x.float() / scale).clamp(-_LARGEST, _LARGEST).to(FP8), scale
+    # Numbers written out: a global would become an input of the compiled graph.
+    scale = x.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-20) / 448.0
+    return (x.float() / scale).clamp(-448.0, 448.0).to(torch.float8_e4m3fn), scale
 
 
 class Fp8Linear(torch.autograd.Function):
@@ -56,11 +55,11 @@ class Fp8Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, packed: Tensor, state: Any, bias: Tensor | None, weight_scale: float
+        ctx: Any, x: Tensor, packed: Tensor, state: Any, bias: Tensor | None, weight_scale: Tensor
     ) -> Tensor:
         """(..., E) to (..., F), F and E multiples of 16."""
         ctx.packed, ctx.state, ctx.weight_scale = packed, state, weight_scale
-        weight = dequantize_nf4_fp8(packed, state, 1.0 / weight_scale, transposed=False)
+        weight = dequantize_nf4_fp8(packed, state, weight_scale.reciprocal(), transposed=False)
         return _multiply(x, weight, weight_scale, bias)
 
     @staticmethod
@@ -68,13 +67,14 @@ class Fp8Linear(torch.autograd.Function):
         """The gradient of x; the weight and its bias are frozen."""
         (gradient,) = grad_outputs
         scale = ctx.weight_scale
-        weight = dequantize_nf4_fp8(ctx.packed, ctx.state, 1.0 / scale, transposed=True)
+        inverse = scale.reciprocal()
+        weight = dequantize_nf4_fp8(ctx.packed, ctx.state, inverse, transposed=True)
         return _multiply(gradient, weight, scale, None), None, None, None, None
 
 
-def _multiply(x: Tensor, weight: Tensor, weight_scale: float, bias: Tensor | None) -> Tensor:
+def _multiply(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
     rows, scales = quantize_rows(x.flatten(0, -2))
-    weight_scales = torch.full((1, weight.shape[0]), weight_scale, device=x.device)
+    weight_scales = weight_scale.expand(1, weight.shape[0]).contiguous()
     product = torch._scaled_mm(
         rows,
         weight.t(),

@@ -5,8 +5,7 @@ random numbers of the dropout and the passes over the wide output cost a tenth o
 
 - `hashed_dropout` takes its mask from a hash of an element's place and one random seed, a few
   integer operations each, where Philox takes about a hundred;
-- `add_low_rank` writes the rank as a short sum of outer products, which the compiler adds while it
-  reads the frozen product for whatever comes next.
+- `add_low_rank` multiplies the second matrix while it passes over the frozen product once.
 """
 
 from __future__ import annotations
@@ -16,9 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # no CUDA build of torch: plain products instead
+    triton = None
+
 __all__ = ["add_low_rank", "hashed_dropout"]
 
-_LARGEST_SUM = 16
+_LARGEST_RANK = 128
 
 
 def hashed_dropout(x: Tensor, probability: float) -> Tensor:
@@ -47,30 +52,65 @@ def hashed_dropout(x: Tensor, probability: float) -> Tensor:
 
 
 def add_low_rank(frozen: Tensor, inner: Tensor, up: Tensor) -> Tensor:
-    """`frozen + inner @ up.T`, as a sum over the rank where that is small.
+    """`frozen + inner @ up.T`, on CUDA in one pass.
 
     Args:
         frozen: (..., F).
         inner: (..., R).
         up: (F, R).
     """
-    if up.shape[1] > _LARGEST_SUM:
+    if triton is None or not frozen.is_cuda or up.shape[1] > _LARGEST_RANK:
         return frozen + inner @ up.T
-    summed: Tensor = _AddLowRank.apply(frozen, inner, up)  # type: ignore[no-untyped-call]
-    return summed
+    added: Tensor = torch.ops.tripletune.add_low_rank(frozen, inner, up)
+    return added
 
 
-class _AddLowRank(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, frozen: Tensor, inner: Tensor, up: Tensor) -> Tensor:
+if triton is not None:
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def _add_kernel(  # type: ignore[no-untyped-def]
+        frozen, inner, up, out, num_rows, num_columns, rank,
+        ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANK: tl.constexpr,
+    ):  # fmt: skip
+        row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+        column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+        part = tl.arange(0, RANK)
+        is_row, is_column, is_part = row < num_rows, column < num_columns, part < rank
+        inside = is_row[:, None] & is_column[None, :]
+        place = row[:, None] * num_columns + column[None, :]
+        total = tl.load(frozen + place, mask=inside, other=0.0)
+        left = tl.load(
+            inner + row[:, None] * rank + part[None, :],
+            mask=is_row[:, None] & is_part[None, :], other=0.0,
+        )  # fmt: skip
+        right = tl.load(
+            up + column[None, :] * rank + part[:, None],
+            mask=is_column[None, :] & is_part[:, None], other=0.0,
+        )  # fmt: skip
+        total = tl.dot(left, right, total.to(tl.float32))
+        tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+
+    @torch.library.custom_op("tripletune::add_low_rank", mutates_args=())
+    def _add(frozen: Tensor, inner: Tensor, up: Tensor) -> Tensor:
+        out = torch.empty_like(frozen, memory_format=torch.contiguous_format)
+        columns, rank = up.shape
+        rows = frozen.numel() // columns
+        _add_kernel[(triton.cdiv(columns, 128), triton.cdiv(rows, 64))](
+            frozen.contiguous(), inner.contiguous(), up.contiguous(), out, rows, columns, rank,
+            ROWS=64, COLUMNS=128, RANK=max(16, triton.next_power_of_2(rank)),
+        )  # fmt: skip
+        return out
+
+    @_add.register_fake
+    def _(frozen: Tensor, inner: Tensor, up: Tensor) -> Tensor:
+        return torch.empty_like(frozen, memory_format=torch.contiguous_format)
+
+    def _save_factors(ctx: Any, inputs: Any, output: Any) -> None:
+        _, inner, up = inputs
         ctx.save_for_backward(inner, up)
-        total = frozen.float()
-        for rank in range(up.shape[1]):
-            total = total + inner[..., rank : rank + 1].float() * up[:, rank].float()
-        return total.to(frozen.dtype)
 
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (gradient,) = grad_outputs
+    def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         inner, up = ctx.saved_tensors
         return gradient, gradient @ up, gradient.flatten(0, -2).T @ inner.flatten(0, -2)
+
+    _add.register_autograd(_differentiate, setup_context=_save_factors)

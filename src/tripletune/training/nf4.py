@@ -12,6 +12,7 @@ values a byte, the first in the high half; a scale for every `blocksize` values.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -61,21 +62,21 @@ def dequantize_nf4(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
         state.state2.blocksize,
         list(state.shape),
         dtype,
-        1.0,
+        _one(packed.device),
         False,
     )
     return expanded
 
 
 def dequantize_nf4_fp8(
-    packed: Tensor, state: Any, inverse_scale: float, *, transposed: bool
+    packed: Tensor, state: Any, inverse_scale: Tensor, *, transposed: bool
 ) -> Tensor:
     """The weight that a packed `Params4bit` stands for, times `inverse_scale`, in 8-bit floats.
 
     Args:
         packed: uint8, as bitsandbytes packs it.
         state: Its `QuantState`, of shape (F, E).
-        inverse_scale: Brings the largest weight to what the format holds (448).
+        inverse_scale: Scalar, fp32; brings the largest weight to what the format holds (448).
         transposed: Give (E, F).
 
     Returns:
@@ -103,12 +104,17 @@ def dequantize_nf4_fp8(
     return expanded
 
 
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), device=device)
+
+
 if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def _dequantize_kernel(  # type: ignore[no-untyped-def]
-        packed, scales, outer_scales, scale_code, value_code, offset, out,
-        num_bytes, factor,
+        packed, scales, outer_scales, scale_code, value_code, offset, factor, out,
+        num_bytes,
         BLOCK: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr,
     ):  # fmt: skip
         # A program expands BLOCK bytes; GROUP values share a scale, OUTER scales an outer scale.
@@ -118,7 +124,7 @@ if triton is not None:
         group = (index * 2) // GROUP
         level = tl.load(scales + group, mask=inside, other=0).to(tl.int32)
         outer = tl.load(outer_scales + group // OUTER, mask=inside, other=0.0)
-        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * factor
+        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * tl.load(factor)
         high = tl.load(value_code + (byte >> 4)) * scale
         low = tl.load(value_code + (byte & 15)) * scale
         both = tl.interleave(high, low).to(out.dtype.element_ty)
@@ -127,8 +133,8 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def _transpose_kernel(  # type: ignore[no-untyped-def]
-        packed, scales, outer_scales, scale_code, value_code, offset, out,
-        num_rows, row_bytes, factor,
+        packed, scales, outer_scales, scale_code, value_code, offset, factor, out,
+        num_rows, row_bytes,
         SIDE: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr,
     ):  # fmt: skip
         # A program turns SIDE rows of SIDE values, which come as SIDE / 2 bytes a row.
@@ -140,7 +146,7 @@ if triton is not None:
         group = (index * 2) // GROUP
         level = tl.load(scales + group, mask=inside, other=0).to(tl.int32)
         outer = tl.load(outer_scales + group // OUTER, mask=inside, other=0.0)
-        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * factor
+        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * tl.load(factor)
         high = tl.load(value_code + (byte >> 4)) * scale
         low = tl.load(value_code + (byte & 15)) * scale
         both = tl.trans(tl.interleave(high, low)).to(out.dtype.element_ty)  # (columns, rows)
@@ -160,21 +166,23 @@ if triton is not None:
         outer: int,
         shape: list[int],
         dtype: torch.dtype,
-        factor: float,
+        factor: Tensor,
         transposed: bool,
     ) -> Tensor:
         out = torch.empty(_order(shape, transposed), dtype=dtype, device=packed.device)
-        arguments = (packed, scales, outer_scales, scale_code, value_code, offset, out)
+        arguments = (
+            packed, scales, outer_scales, scale_code, value_code, offset, factor, out
+        )  # fmt: skip
         # A fused multiply-add would round scales differently from bitsandbytes.
         options = {"GROUP": group, "OUTER": outer, "enable_fp_fusion": False}
         if transposed:
             side, (num_rows, width) = 64, shape
             tiles = (triton.cdiv(num_rows, side), triton.cdiv(width, side))
-            _transpose_kernel[tiles](*arguments, num_rows, width // 2, factor, SIDE=side, **options)
+            _transpose_kernel[tiles](*arguments, num_rows, width // 2, SIDE=side, **options)
         else:
             block = 1024
             blocks = (triton.cdiv(packed.numel(), block),)
-            _dequantize_kernel[blocks](*arguments, packed.numel(), factor, BLOCK=block, **options)
+            _dequantize_kernel[blocks](*arguments, packed.numel(), BLOCK=block, **options)
         return out
 
     def _order(shape: list[int], transposed: bool) -> list[int]:
@@ -192,7 +200,7 @@ if triton is not None:
         outer: int,
         shape: list[int],
         dtype: torch.dtype,
-        factor: float,
+        factor: Tensor,
         transposed: bool,
     ) -> Tensor:
         return torch.empty(_order(shape, transposed), dtype=dtype, device=packed.device)
