@@ -7,6 +7,10 @@ from tripletune.models.chatglm2_rotary import RotaryEmbedding, rotate_interleave
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
 
 
+def build_config(**changes) -> ChatGLM2Config:
+    return ChatGLM2Config(num_layers=1, hidden_size=64, num_attention_heads=2, **changes)
+
+
 def test_rotation_turns_pairs_of_the_first_half():
     states = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).view(1, 1, 1, 8)
     quarter_turn = (torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
