@@ -4,9 +4,25 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.extraction.builders import build_chatglm, build_chatglm2, build_llama, build_sliding
+from tripletune.extraction.generate import GenerationOptions, generate_greedy
 from tripletune.extraction.slot_reader import SlotReader, supports_slots
+
+BUILDERS = {"chatglm": build_chatglm, "chatglm2": build_chatglm2, "llama": build_llama}
+
+
+class Recording(TorchDispatchMode):
+    """Names of the operators that ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func.overloadpacket))
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -47,3 +63,75 @@ def test_slot_reader_keeps_the_slots_that_are_named() -> None:
         rows = [[*prompts[2], 9], [*prompts[1], 10]]
         expected = [model(torch.tensor([row])).logits[0, -1] for row in rows]
     torch.testing.assert_close(logits, torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_step_reads_nothing_back_and_copies_nothing_in(name: str) -> None:
+    """What cannot be recorded in a CUDA graph, and would make the host wait without one."""
+    with torch.inference_mode():
+        reader = SlotReader(BUILDERS[name](), num_slots=2, num_places=70, pad_token_id=3)
+        reader.read_prompts([0, 1], [[5, 6, 31, 32], [8, 31, 32]])
+        reader.set_tokens([0, 1], torch.tensor([9, 10]))
+        with Recording() as recording:
+            reader.step()
+    assert "aten.embedding" in recording.names, "nothing was recorded; the test shows nothing"
+    waiting = {"aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.lift_fresh"}
+    assert not recording.names & waiting
+
+
+def generate(model: Any, *, use_cuda_graphs: bool) -> list[tuple[int, ...]]:
+    """Answers of 11 tokens on average, so that slots are taken again and dropped at the end."""
+    generator = torch.Generator().manual_seed(7)
+    prompts = [
+        [*torch.randint(4, 29, (2 + 7 * number % 60,), generator=generator).tolist(), 31, 32]
+        for number in range(40)
+    ]
+    options = GenerationOptions(
+        end_token_id=33,
+        pad_token_id=3,
+        max_new_tokens=24,
+        batch_size=16,
+        method="slots",
+        use_cuda_graphs=use_cuda_graphs,
+    )
+    return [result.token_ids for result in generate_greedy(model, prompts, options)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("weights", ["fp32", "nf4"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_recorded_steps_write_what_plain_steps_write(
+    name: str, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[int] = []
+    record = SlotReader._record
+    monkeypatch.setattr(
+        SlotReader,
+        "_record",
+        lambda self, length: (recorded.append(length), record(self, length))[1],
+    )
+    sizes = {"hidden_size": 128, "inner_hidden_size": 256, "num_attention_heads": 4}
+    model = (BUILDERS[name](**sizes) if name == "chatglm" else BUILDERS[name]()).cuda()
+    if weights == "nf4":
+        pytest.importorskip("bitsandbytes")
+        from tripletune.models.quantization import quantize_linear_layers
+
+        assert quantize_linear_layers(model, dtype=torch.float32)
+    plain = generate(model, use_cuda_graphs=False)
+    assert not recorded
+    assert generate(model, use_cuda_graphs=True) == plain
+    assert len(set(recorded)) > 1, "too few shapes; the test shows little"
+
+
+def test_step_goes_on_without_a_record_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_llama()
+    expected = generate(model, use_cuda_graphs=False)
+
+    def fail(self: SlotReader, length: int) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(SlotReader, "_record", fail)
+    monkeypatch.setattr("tripletune.extraction.slot_reader._can_record", lambda device: True)
+    with pytest.warns(UserWarning, match=r"cannot be recorded \(operation not permitted .*\)"):
+        assert generate(model, use_cuda_graphs=True) == expected

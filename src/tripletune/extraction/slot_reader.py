@@ -16,6 +16,7 @@ stands behind its last place, so the model's causal rule hides nothing.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 __all__ = ["SlotReader", "supports_slots"]
 
 _ROUNDING = 64
+_STEPS_BEFORE_RECORDING = 3
+"""Recording costs some steps' time, and a shape that comes up at the end may not last that long."""
 
 
 def supports_slots(model: Any) -> bool:
@@ -137,6 +140,9 @@ class SlotReader:
         num_places: Longest prompt and answer together, in tokens.
         pad_token_id: What to pad prompts with.
         use_cuda_graphs: Whether to record a step and replay it; on a GPU only.
+
+    Warns:
+        UserWarning: a step cannot be recorded; it runs without a record from then on.
     """
 
     def __init__(
@@ -152,8 +158,10 @@ class SlotReader:
 
         self._model = model
         self._pad_token_id = pad_token_id
-        self._use_graphs = use_cuda_graphs and model.device.type == "cuda"
+        self._use_graphs = use_cuda_graphs and _can_record(model.device)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._num_steps: dict[int, int] = {}
+        self._pool: Any = None  # one for all records, which never run at the same time
         self._takes_keep = "logits_to_keep" in accepted_arguments(model)
         self._num_places = -(-num_places // _ROUNDING) * _ROUNDING
         device = model.device
@@ -209,11 +217,7 @@ class SlotReader:
         length = min(needed, self._num_places)
         if not self._use_graphs:
             return self._step(length)
-        if length not in self._graphs:
-            self._graphs[length] = self._record(length)
-        graph, logits = self._graphs[length]
-        graph.replay()
-        return logits
+        return self._replay(length)
 
     def select(self, slots: Sequence[int]) -> None:
         """Keeps some slots only, renumbered from 0 in the order given."""
@@ -224,6 +228,7 @@ class SlotReader:
         self._cache.rows = self._cache.rows[: len(slots)]
         self._filled = self._filled[list(slots)]
         self._graphs.clear()
+        self._num_steps.clear()
         for layer in self._cache.layers:
             layer.select(index)
 
@@ -232,7 +237,7 @@ class SlotReader:
         cache.length = length
         cache.places.add_(1).clamp_(max=self._num_places - 1)
         self._positions.add_(self._ahead)
-        self._mask[cache.rows, cache.places] = 1
+        self._mask.scatter_(1, cache.places[:, None], 1)
         outputs = self._model(
             input_ids=self._tokens,
             attention_mask=self._mask[:, :length],
@@ -244,18 +249,38 @@ class SlotReader:
         logits: Tensor = outputs.logits[:, -1]
         return logits
 
+    def _replay(self, length: int) -> Tensor:
+        """A step from its record, which is made when steps of this shape have proved common."""
+        count = self._num_steps.get(length, 0) + 1
+        self._num_steps[length] = count
+        if count <= _STEPS_BEFORE_RECORDING:
+            return self._step(length)
+        if length not in self._graphs:
+            try:
+                self._graphs[length] = self._record(length)
+            except RuntimeError as error:
+                self._use_graphs = False
+                warnings.warn(
+                    "CUDA graphs: a step of this model cannot be recorded "
+                    f"({str(error).strip().splitlines()[0]}); steps run without",
+                    stacklevel=3,
+                )
+                return self._step(length)
+        graph, logits = self._graphs[length]
+        graph.replay()
+        return logits
+
     def _record(self, length: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Records a step after running it for warm-up, and puts the slots back where they were."""
-        state = (self._positions, self._cache.places, self._mask)
-        before = [tensor.clone() for tensor in state]
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._step(length)
-        torch.cuda.current_stream().wait_stream(stream)
-        for tensor, value in zip(state, before, strict=True):
-            tensor.copy_(value)
+        """Records a step without running it; steps before have warmed it up."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads may use the device meanwhile.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode):
             logits = self._step(length)
         return graph, logits
+
+
+def _can_record(device: torch.device) -> bool:
+    return device.type == "cuda"
