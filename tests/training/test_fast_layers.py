@@ -5,9 +5,9 @@ import torch
 
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
+from tripletune.models.nf4 import dequantize_nf4
 from tripletune.training.adapters import add_lora
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
-from tripletune.training.nf4 import dequantize_nf4
 
 IDS = torch.tensor([[5, 6, 7, 31, 34, 9, 10, 11, 35]])
 LABELS = torch.tensor([[-100] * 5 + [9, 10, 11, 35]])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tripletune.errors import ConfigError
+from tripletune.models.nf4 import dequantize_nf4, dequantize_nf4_fp8
 from tripletune.training.fp8 import Fp8Linear, check_fp8, find_weight_scale, quantize_rows
-from tripletune.training.nf4 import dequantize_nf4, dequantize_nf4_fp8
 
 
 def quantized_weight(rows: int, columns: int, device: str = "cpu"):

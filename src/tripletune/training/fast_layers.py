@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tripletune.models.nf4 import dequantize_nf4
 from tripletune.training.fp8 import Fp8Linear, find_weight_scale
 from tripletune.training.lora_product import add_low_rank, hashed_dropout
-from tripletune.training.nf4 import dequantize_nf4
 
 __all__ = ["compile_blocks", "speed_up_linear_layers"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tripletune.errors import ConfigError
-from tripletune.training.nf4 import dequantize_nf4, dequantize_nf4_fp8
+from tripletune.models.nf4 import dequantize_nf4, dequantize_nf4_fp8
 
 __all__ = ["Fp8Linear", "check_fp8", "find_weight_scale", "quantize_rows"]
 
