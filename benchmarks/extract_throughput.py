@@ -11,7 +11,9 @@ tokens for each. Measured are
   the length of DuIE's and an answer of 40 tokens. Which token comes next is scripted, since random
   weights would not write triplets.
 
-The table has the median of the repeats; `--json` writes everything, with the versions.
+NF4 is measured with bitsandbytes' products too. The table has the median of the repeats; `--json`
+writes everything after each measurement, with the versions. A measurement that fails prints its
+traceback, and the others go on.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ import platform
 import random
 import statistics
 import time
+import traceback
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
 from tripletune.data.linearize import render_target
 from tripletune.data.relation_schema import Relation
@@ -81,35 +86,11 @@ def build_network(shape: str, weights: str, device: torch.device) -> Any:
             else:
                 parameter.normal_(0.0, 0.02, generator=generator)
     if weights == "nf4":
-        quantise(model, dtype)
+        from tripletune.models.quantization import quantize_linear_layers
+
+        quantize_linear_layers(model, dtype=dtype)
+        free_memory()
     return model.eval()
-
-
-def quantise(model: Any, dtype: torch.dtype) -> None:
-    """Replaces the linear layers of the blocks by NF4 ones with double quantisation, in place."""
-    import bitsandbytes as bnb
-
-    for layer in model.transformer.layers:
-        for parent in (layer.attention, layer.mlp):
-            for name, module in list(parent.named_children()):
-                if not isinstance(module, torch.nn.Linear):
-                    continue
-                four_bit = bnb.nn.Linear4bit(
-                    module.in_features,
-                    module.out_features,
-                    bias=module.bias is not None,
-                    compute_dtype=dtype,
-                    quant_type="nf4",
-                    compress_statistics=True,
-                )
-                four_bit.weight = bnb.nn.Params4bit(
-                    module.weight.data, requires_grad=False, quant_type="nf4"
-                )
-                four_bit.bias = module.bias
-                setattr(parent, name, four_bit.to(module.weight.device))
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def make_prompts(count: int, config: Any) -> list[list[int]]:
@@ -166,87 +147,189 @@ def run_stock(model: Any, prompts: list[list[int]], batch_size: int) -> int:
 
 
 def run_ours(
-    model: Any, prompts: list[list[int]], batch_size: int, *, graphs: bool, guides: Any = None
+    model: Any,
+    prompts: list[list[int]],
+    batch_size: int,
+    *,
+    graphs: bool,
+    guides: Any = None,
+    num_new: int = NUM_NEW_TOKENS,
 ) -> int:
     """Number of sentences that this package wrote."""
     options = GenerationOptions(
         end_token_id=NEVER,
         pad_token_id=3,
-        max_new_tokens=NUM_NEW_TOKENS,
+        max_new_tokens=num_new,
         batch_size=batch_size,
         method="slots",
         use_cuda_graphs=graphs,
     )
     results = generate_greedy(model, prompts, options, guides=guides)
-    assert all(len(result.token_ids) == NUM_NEW_TOKENS for result in results)
+    assert all(len(result.token_ids) == num_new for result in results)
     return len(results)
 
 
-def measure(name: str, action: Any, repeats: int) -> dict[str, Any]:
-    """Sentences a second of an action, which is run once more before for warm-up."""
-    on_gpu = torch.cuda.is_available()
-    seconds = []
-    count = 0
-    for number in range(repeats + 1):
-        prepared = action()
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        count = prepared()
-        if on_gpu:
-            torch.cuda.synchronize()
-        if number:
-            seconds.append(time.perf_counter() - start)
-    row = {
-        "name": name,
-        "sentences_per_second": count / statistics.median(seconds),
-        "seconds": seconds,
-        "sentences": count,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
-    }
-    print(f"{name:<44} {row['sentences_per_second']:9.1f} 句/秒", flush=True)
-    return row
+def free_memory() -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
-def measure_weights(weights: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All rows for one kind of weights."""
-    device = torch.device(arguments.device)
-    model = build_network(arguments.shape, weights, device)
-    tokenizer = ChatGLMTokenizer(str(arguments.vocabulary))
-    vocabulary = build_vocabulary(tokenizer)
-    rows = []
-    for batch_size in arguments.stock_batch_sizes:
-        prompts = make_prompts(batch_size * arguments.rounds, model.config)
-        rows.append(
-            measure(
-                f"{weights} stock generate, batch {batch_size}",
-                lambda p=prompts, b=batch_size: lambda: run_stock(model, p, b),
-                arguments.repeats,
-            )
-        )
-    for batch_size in arguments.batch_sizes:
-        prompts = make_prompts(batch_size * arguments.rounds, model.config)
-        for graphs in (False, True) if arguments.graphs else (False,):
-            kind = ", graphs" if graphs else ""
-            free = measure(
-                f"{weights} free{kind}, batch {batch_size}",
-                lambda p=prompts, b=batch_size, g=graphs: lambda: run_ours(model, p, b, graphs=g),
-                arguments.repeats,
-            )
+class Record:
+    """The figures, written to a file after each measurement; one that fails does not end the rest.
 
-            def prepare(p: Any = prompts, b: int = batch_size, g: bool = graphs) -> Any:
-                guides = make_guides(len(p), tokenizer, vocabulary)
-                return lambda: run_ours(model, p, b, graphs=g, guides=guides)
+    Args:
+        arguments: Of the command.
+    """
 
-            held = measure(
-                f"{weights} constrained{kind}, batch {batch_size}", prepare, arguments.repeats
-            )
-            share = 1 - held["sentences_per_second"] / free["sentences_per_second"]
-            held["constraint_share_of_time"] = share
-            print(f"{'':<44} 约束占时间 {100 * share:.1f}%", flush=True)
-            rows += [free, held]
-    return rows
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        on_gpu = torch.cuda.is_available()
+        self.path: Path | None = arguments.json
+        self.repeats: int = arguments.repeats
+        self.deadline = time.monotonic() + arguments.time_limit
+        self.rows: list[dict[str, Any]] = []
+        self.head = {
+            "device": torch.cuda.get_device_name() if on_gpu else platform.processor(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+            "shape": arguments.shape,
+            "prompt_tokens": NUM_PROMPT_TOKENS,
+            "new_tokens": NUM_NEW_TOKENS,
+        }
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Takes a row and writes the file."""
+        self.rows.append(row)
+        if self.path is not None:
+            record = {**self.head, "rows": self.rows}
+            self.path.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+
+    def measure(self, name: str, prepare: Any) -> float | None:
+        """Sentences a second of an action, or None where it failed or there is no time left.
+
+        Args:
+            name: Of the row.
+            prepare: Given whether it is for warm-up, makes the action, which returns the number of
+                its sentences.
+        """
+        if time.monotonic() > self.deadline:
+            self.add({"name": name, "error": "left out: the time limit has passed"})
+            print(f"{name:<52} 超过时限，未测", flush=True)
+            return None
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                row = self._time(name, prepare)
+            texts = {str(warning.message).splitlines()[0] for warning in caught}
+            row["warnings"] = sorted(texts)
+        except Exception as error:  # whatever it is, the other figures are still wanted
+            traceback.print_exc()
+            self.add({"name": name, "error": repr(error)})
+            free_memory()
+            return None
+        for text in row["warnings"]:
+            print(f"  warning: {text}", flush=True)
+        self.add(row)
+        speed: float = row["sentences_per_second"]
+        print(f"{name:<52} {speed:9.1f} 句/秒", flush=True)
+        return speed
+
+    def _time(self, name: str, prepare: Any) -> dict[str, Any]:
+        on_gpu = torch.cuda.is_available()
+        seconds, count = [], 0
+        for number in range(self.repeats + 1):
+            action = prepare(number == 0)
+            free_memory()
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            count = action()
+            if on_gpu:
+                torch.cuda.synchronize()
+            if number:
+                seconds.append(time.perf_counter() - start)
+        return {
+            "name": name,
+            "sentences_per_second": count / statistics.median(seconds),
+            "seconds": seconds,
+            "sentences": count,
+            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
+        }
+
+
+class Bench:
+    """The measurements of one network.
+
+    Args:
+        record: Where figures go.
+        arguments: Of the command.
+        weights: `bf16` or `nf4`.
+    """
+
+    def __init__(self, record: Record, arguments: argparse.Namespace, weights: str) -> None:
+        self.record = record
+        self.arguments = arguments
+        self.weights = weights
+        self.model = build_network(arguments.shape, weights, torch.device(arguments.device))
+        self.tokenizer = ChatGLMTokenizer(str(arguments.vocabulary))
+        self.vocabulary = build_vocabulary(self.tokenizer)
+
+    def run(self) -> None:
+        """Measures everything, first what matters most."""
+        for size in self.arguments.stock_batch_sizes:
+            self.measure_stock(size)
+        for graphs in (True, False) if self.arguments.graphs else (False,):
+            for size in sorted(self.arguments.batch_sizes, reverse=True):
+                self.measure_ours(size, graphs=graphs)
+        for size in self.arguments.batch_sizes:
+            self.measure_prompts(size)
+
+    def make_prompts(self, batch_size: int, *, for_warmup: bool) -> list[list[int]]:
+        """One batch for warm-up, else all rounds."""
+        rounds = 1 if for_warmup else self.arguments.rounds
+        return make_prompts(batch_size * rounds, self.model.config)
+
+    def measure_stock(self, batch_size: int) -> None:
+        """`model.generate`."""
+
+        def prepare(for_warmup: bool) -> Any:
+            prompts = self.make_prompts(batch_size, for_warmup=for_warmup)
+            return lambda: run_stock(self.model, prompts, batch_size)
+
+        self.record.measure(f"{self.weights} stock generate, batch {batch_size}", prepare)
+
+    def measure_ours(self, batch_size: int, *, graphs: bool) -> None:
+        """This package, free and constrained, and what share of the time the constraint takes."""
+        kind = f"{', graphs' if graphs else ''}, batch {batch_size}"
+        speeds = []
+        for name, is_held in (("free", False), ("constrained", True)):
+
+            def prepare(for_warmup: bool, is_held: bool = is_held) -> Any:
+                prompts = self.make_prompts(batch_size, for_warmup=for_warmup)
+                guides = None
+                if is_held:
+                    guides = make_guides(len(prompts), self.tokenizer, self.vocabulary)
+                return lambda: run_ours(
+                    self.model, prompts, batch_size, graphs=graphs, guides=guides
+                )
+
+            speeds.append(self.record.measure(f"{self.weights} {name}{kind}", prepare))
+        free, held = speeds
+        if free is not None and held is not None:
+            self.record.rows[-1]["constraint_share_of_time"] = 1 - held / free
+            print(f"{'':<52} 约束占时间 {100 * (1 - held / free):.1f}%", flush=True)
+
+    def measure_prompts(self, batch_size: int) -> None:
+        """Reading the prompts and writing one token."""
+
+        def prepare(for_warmup: bool) -> Any:
+            prompts = self.make_prompts(batch_size, for_warmup=for_warmup)
+            return lambda: run_ours(self.model, prompts, batch_size, graphs=False, num_new=1)
+
+        self.record.measure(f"{self.weights} prompts alone, batch {batch_size}", prepare)
 
 
 def measure_guides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -269,6 +352,39 @@ def measure_guides(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def measure_weights(record: Record, arguments: argparse.Namespace, weights: str) -> None:
+    """All rows for one kind of weights: NF4 with bitsandbytes' products for comparison too."""
+    try:
+        bench = Bench(record, arguments, weights)
+    except Exception as error:  # without bitsandbytes, say, the others can still be measured
+        traceback.print_exc()
+        record.add({"name": weights, "error": repr(error)})
+        return
+    if weights == "nf4":
+        from tripletune.models.nf4_products import expand_for_many_tokens
+
+        bench.weights = "nf4 (bitsandbytes' products)"
+        bench.measure_ours(max(arguments.batch_sizes), graphs=arguments.graphs)
+        expand_for_many_tokens(bench.model)
+        bench.weights = "nf4"
+    bench.run()
+
+
+def profile_steps(arguments: argparse.Namespace) -> None:
+    """Prints where the device's time goes, for the first kind of weights and largest batch."""
+    from torch.profiler import ProfilerActivity, profile
+
+    bench = Bench(Record(arguments), arguments, arguments.weights[0])
+    size = max(arguments.batch_sizes)
+    prompts = bench.make_prompts(size, for_warmup=True)
+    for activities in ([], [ProfilerActivity.CPU, ProfilerActivity.CUDA]):
+        with profile(activities=activities or [ProfilerActivity.CPU]) as found:
+            run_ours(bench.model, prompts, size, graphs=False)
+    on_gpu = torch.cuda.is_available()
+    order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+    print(found.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=80))
+
+
 def main() -> None:
     """Measures and prints."""
     embedded = resources.files("tripletune") / "assets" / "embedded" / "ice_text.model"
@@ -282,23 +398,20 @@ def main() -> None:
     parser.add_argument("--shape", choices=["chatglm-6b", "tiny"], default="chatglm-6b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vocabulary", type=Path, default=Path(str(embedded)))
+    parser.add_argument(
+        "--time_limit", type=float, default=400.0, help="seconds after which nothing more is begun"
+    )
+    parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = [measure_guides(arguments)]
+    if arguments.profile:
+        profile_steps(arguments)
+        return
+    record = Record(arguments)
+    record.add(measure_guides(arguments))
     for weights in arguments.weights:
-        rows += measure_weights(weights, arguments)
-    if arguments.json is not None:
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-        record = {
-            "device": name,
-            "torch": torch.__version__,
-            "date": time.strftime("%Y-%m-%d"),
-            "shape": arguments.shape,
-            "prompt_tokens": NUM_PROMPT_TOKENS,
-            "new_tokens": NUM_NEW_TOKENS,
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+        measure_weights(record, arguments, weights)
+        free_memory()
 
 
 if __name__ == "__main__":

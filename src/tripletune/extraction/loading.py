@@ -100,6 +100,10 @@ def load_adapter(
         ) from error
     if not quantize:
         model = model.merge_and_unload()
+    elif model.device.type == "cuda":
+        from tripletune.models.nf4_products import expand_for_many_tokens
+
+        expand_for_many_tokens(model)
     return LoadedAdapter(model.eval(), tokenizer, schema, window_chars)
 
 
