@@ -103,6 +103,23 @@ def test_compile_blocks_counts_every_block():
     torch.testing.assert_close(loss, expected)
 
 
+def test_weight_is_made_again_for_the_backward_pass_also_for_a_compiler(monkeypatch):
+    # Two calls alike are one to a compiler, which then keeps the weight: 11 GB of ChatGLM-6B.
+    calls = []
+
+    def record(packed, state, dtype, **kwargs):
+        calls.append(kwargs)
+        return dequantize_nf4(packed, state, dtype, **kwargs)
+
+    monkeypatch.setattr("tripletune.training.fast_layers.dequantize_nf4", record)
+    model = make_model()
+    speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False)
+    loss_and_gradients(model)
+    assert calls[:8] == [{}] * 8
+    # The first layer's projection needs no gradient of its input: nothing before it is trained.
+    assert calls[8:] in ([{"again": True}] * 8, [{"again": True}] * 7)
+
+
 def test_dequantize_falls_back_to_bitsandbytes_on_the_cpu():
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 

@@ -129,6 +129,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
                 hidden_grad[rows] = gradient @ matrix
             if weight_grad is not None:
                 weight_grad += (gradient.T @ hidden[rows]).float()
+            del logits, gradient  # three of these at once, with the next chunk's, are a gigabyte
         ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.weight_dtype = weight.dtype
         return total

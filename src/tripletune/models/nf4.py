@@ -34,13 +34,17 @@ def has_fast_kernel(weight: Tensor) -> bool:
     return triton is not None and weight.is_cuda
 
 
-def dequantize_nf4(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
+def dequantize_nf4(
+    packed: Tensor, state: Any, dtype: torch.dtype, *, again: bool = False
+) -> Tensor:
     """The weight that a packed `Params4bit` stands for.
 
     Args:
         packed: uint8, as bitsandbytes packs it.
         state: Its `QuantState`.
         dtype: bf16 or fp16 (any, where bitsandbytes is called).
+        again: Changes nothing but that a compiler, which makes two calls that are alike into one
+            and keeps the weight from the first to the second, does not find them so.
 
     Returns:
         `state.shape`, contiguous.
@@ -64,6 +68,7 @@ def dequantize_nf4(packed: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
         dtype,
         _one(packed.device),
         False,
+        again,
     )
     return expanded
 
@@ -100,6 +105,7 @@ def dequantize_nf4_fp8(
         FP8,
         inverse_scale,
         transposed,
+        False,
     )
     return expanded
 
@@ -168,6 +174,7 @@ if triton is not None:
         dtype: torch.dtype,
         factor: Tensor,
         transposed: bool,
+        again: bool,
     ) -> Tensor:
         out = torch.empty(_order(shape, transposed), dtype=dtype, device=packed.device)
         arguments = (
@@ -202,5 +209,6 @@ if triton is not None:
         dtype: torch.dtype,
         factor: Tensor,
         transposed: bool,
+        again: bool,
     ) -> Tensor:
         return torch.empty(_order(shape, transposed), dtype=dtype, device=packed.device)

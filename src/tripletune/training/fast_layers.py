@@ -37,7 +37,7 @@ class FrozenLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = grad_outputs
-        weight = dequantize_nf4(ctx.packed, ctx.state, gradient.dtype)
+        weight = dequantize_nf4(ctx.packed, ctx.state, gradient.dtype, again=True)
         return gradient @ weight, None, None, None
 
 
