@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,25 @@ def test_calibrate_saves_the_calibration_beside_the_adapter(
     assert saved["method"] == "temperature"
     assert f"{saved['error_before']:.4f} -> {saved['error_after']:.4f}" in result.stdout
     (folders[1] / "calibration.json").unlink()
+
+
+@pytest.mark.slow
+def test_extract_under_torchrun_writes_the_bytes_of_one_process(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "in.txt"
+    # 40 texts: three chunks of 16, which two processes divide.
+    source.write_text("".join(f"甲{n}公司位于乙{n}市。\n" for n in range(40)), encoding="utf-8")
+    flags = ["--input", source, "--adapter", folders[1], "--max_new_tokens", 40, "--batch_size", 2]
+    run("extract", *flags, "--output", tmp_path / "one.jsonl")
+    script = tmp_path / "run.py"
+    script.write_text("from tripletune.cli.main import run\nrun()\n", encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(script), "extract"]
+    command += [*map(str, flags), "--output", str(tmp_path / "two.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # One process speaks for all.
+    assert done.stderr.count("40 条记录写入") == 1
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert (tmp_path / "one.jsonl").read_text(encoding="utf-8").count("位于") > 40

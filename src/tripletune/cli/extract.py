@@ -122,6 +122,7 @@ def extract(
     """Extracts from every record of a file; see `EXTRACT_HELP`."""
     from tripletune.extraction.job_input import count_records
     from tripletune.extraction.jobs import run_job
+    from tripletune.training.run import is_main_process
 
     folder = find_adapter(adapter)
     relations = _load_relations(schema, folder, free=free)
@@ -159,6 +160,8 @@ def extract(
             num_workers=workers,
             on_progress=advance,
         )
+    if not is_main_process():
+        return
     print(
         f"{report.num_records} 条记录写入 {output_path} (本次 "
         f"{report.num_records - report.num_resumed} 条，{report.num_triplets} 个三元组，"
@@ -249,6 +252,8 @@ def _progress(total: int | None) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn,
     )
 
+    from tripletune.training.run import is_main_process
+
     console = Console(stderr=True)
     columns = (
         TextColumn("抽取"),
@@ -260,6 +265,7 @@ def _progress(total: int | None) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     quiet = not console.is_terminal or bool(os.environ.get("TRIPLETUNE_NO_PROGRESS"))
+    quiet |= not is_main_process()
     with Progress(*columns, console=console, disable=quiet) as progress:
         task = progress.add_task("extract", total=total, rate="", triplets=0)
         num_triplets = 0

@@ -2,14 +2,15 @@
 
 Records are worked on in chunks that depend on nothing but their number, so that a job that was
 killed and resumed computes the same batches and writes the same bytes as one that was not. Chunks
-may go to several processes, each with its own GPU; results are written in the order of the input.
+may go to several processes, each with its own GPU: `num_workers` that are started here, or those
+that `torchrun` started. Results are written by one process, in the order of the input.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +20,8 @@ from typing import Any, Protocol
 
 from tripletune.errors import ConfigError
 from tripletune.extraction.job_input import InputFormat, InputRecord, iter_records
-from tripletune.extraction.job_output import open_output
+from tripletune.extraction.job_output import JobOutput, open_output
+from tripletune.extraction.job_ranks import JobRanks, joined_ranks
 from tripletune.schema import Extraction
 
 __all__ = ["ExtractorFactory", "JobReport", "TextExtractor", "run_job"]
@@ -92,12 +94,17 @@ def run_job(
         text_field: Likewise.
         resume: Whether to go on with the output that is there.
         chunk_size: Records that are worked on together.
-        num_workers: Processes; 1 works in this one.
+        num_workers: Processes to start; 1 works in this one, and in those beside it that `torchrun`
+            started.
         on_progress: Called with the number of records and of triplets that were just written;
-            first with the records of earlier runs.
+            first with the records of earlier runs. Under torchrun by the first process alone.
+
+    Returns:
+        The same on every process.
 
     Raises:
-        ConfigError: a number is below 1, or the output belongs to another job.
+        ConfigError: a number is below 1, the output belongs to another job, or there are workers
+            under torchrun.
         DataError: the input cannot be read.
         OutputError: the output cannot be written.
     """
@@ -105,63 +112,117 @@ def run_job(
         raise ConfigError(
             f"chunk_size, workers: {chunk_size!r}, {num_workers!r}; need at least 1 of each"
         )
-    records = iter_records(input_path, input_format=input_format, text_field=text_field)
-    job = {**settings, "input": str(input_path or "-"), "chunk_size": chunk_size}
-    output = open_output(output_path, job, resume=resume)
-    notify = on_progress or _ignore
-    num_resumed = num_records = output.num_done
-    num_bad = num_triplets = 0
-    skip = num_resumed // chunk_size * chunk_size
-    num_known = num_resumed - skip
-    try:
-        if num_resumed:
-            notify(num_resumed, 0)
-        deque(islice(records, skip), maxlen=0)
-        for found in _work(make_extractor, _iter_chunks(records, chunk_size), num_workers):
-            new, num_known = found[num_known:], 0
-            output.write(new)
-            num_records += len(new)
-            num_bad += sum(bool(extraction.problems and not extraction.text) for extraction in new)
-            num_written = sum(len(extraction.triplets) for extraction in new)
-            num_triplets += num_written
-            notify(len(new), num_written)
-        output.finish()
-    finally:
-        output.close()
-    return JobReport(num_records, num_resumed, num_bad, num_triplets)
+
+    def begin() -> _Job:
+        records = iter_records(input_path, input_format=input_format, text_field=text_field)
+        job = {**settings, "input": str(input_path or "-"), "chunk_size": chunk_size}
+        output = open_output(output_path, job, resume=resume)
+        return _Job(records, output, chunk_size, on_progress or _ignore)
+
+    with joined_ranks() as ranks:
+        if num_workers == 1:
+            return _work_in_ranks(ranks, make_extractor, begin)
+        if ranks.size > 1:
+            raise ConfigError(
+                f"workers: {num_workers} in each of the {ranks.size} processes that torchrun "
+                "started; use one of the two ways, torchrun or workers"
+            )
+    return _work_in_pool(make_extractor, begin(), num_workers)
 
 
 def _ignore(num_records: int, num_triplets: int) -> None:
     """Progress that nobody follows."""
 
 
-def _iter_chunks(records: Iterator[InputRecord], size: int) -> Iterator[list[InputRecord]]:
-    while chunk := list(islice(records, size)):
-        yield chunk
+class _Job:
+    """The input and the output of a job, in the one process that reads and writes."""
+
+    def __init__(
+        self,
+        records: Iterator[InputRecord],
+        output: JobOutput,
+        chunk_size: int,
+        notify: Callable[[int, int], None],
+    ) -> None:
+        self._output, self._notify = output, notify
+        self._num_resumed = self._num_records = output.num_done
+        self._num_bad = self._num_triplets = 0
+        skip = output.num_done // chunk_size * chunk_size
+        # The chunk in which an earlier run was killed is done again as a whole.
+        self._num_known = output.num_done - skip
+        self._rest = islice(records, skip, None)
+        self._chunk_size = chunk_size
+        if output.num_done:
+            notify(output.num_done, 0)
+
+    def read_chunks(self, count: int) -> list[list[InputRecord]]:
+        """The next chunks, fewer at the end of the input."""
+        chunks = (list(islice(self._rest, self._chunk_size)) for _ in range(count))
+        return [chunk for chunk in chunks if chunk]
+
+    def write(self, found: list[Extraction]) -> None:
+        """Takes the results of the chunk after those before."""
+        new, self._num_known = found[self._num_known :], 0
+        self._output.write(new)
+        num_triplets = sum(len(extraction.triplets) for extraction in new)
+        self._num_records += len(new)
+        self._num_bad += sum(bool(one.problems and not one.text) for one in new)
+        self._num_triplets += num_triplets
+        self._notify(len(new), num_triplets)
+
+    def finish(self) -> JobReport:
+        """Completes the output."""
+        self._output.finish()
+        return JobReport(self._num_records, self._num_resumed, self._num_bad, self._num_triplets)
+
+    def close(self) -> None:
+        """Lets go of the output, complete or not."""
+        self._output.close()
 
 
-def _work(
-    make_extractor: ExtractorFactory, chunks: Iterable[list[InputRecord]], num_workers: int
-) -> Iterator[list[Extraction]]:
-    if num_workers == 1:
-        extractor = make_extractor(0)
-        for chunk in chunks:
-            yield _extract_chunk(extractor, chunk)
-        return
+def _work_in_ranks(
+    ranks: JobRanks, make_extractor: ExtractorFactory, begin: Callable[[], _Job]
+) -> JobReport:
+    """Each process does one of every `ranks.size` chunks; what went wrong in one, all are told."""
+    job: list[_Job] = []
+    results: list[list[Extraction]] = []
+
+    def go_on() -> list[list[InputRecord]]:
+        for found in filter(None, results):
+            job[0].write(found)
+        return job[0].read_chunks(ranks.size)
+
+    try:
+        ranks.agree(lambda: job.append(begin()))
+        extractor = make_extractor(ranks.rank)
+        while chunks := ranks.agree(go_on):
+            mine = chunks[ranks.rank] if ranks.rank < len(chunks) else []
+            results = ranks.gather(_extract_chunk(extractor, mine))
+        return ranks.agree(lambda: job[0].finish())
+    finally:
+        for begun in job:
+            begun.close()
+
+
+def _work_in_pool(make_extractor: ExtractorFactory, job: _Job, num_workers: int) -> JobReport:
     context = get_context("spawn")
     numbers = context.SimpleQueue()
     for worker in range(num_workers):
         numbers.put(worker)
-    with ProcessPoolExecutor(
-        num_workers, context, initializer=_start_worker, initargs=(make_extractor, numbers)
-    ) as pool:
-        waiting: deque[Future[list[Extraction]]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(_extract_in_worker, chunk))
-            if len(waiting) >= num_workers * _CHUNKS_IN_FLIGHT:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    try:
+        with ProcessPoolExecutor(
+            num_workers, context, initializer=_start_worker, initargs=(make_extractor, numbers)
+        ) as pool:
+            waiting: deque[Future[list[Extraction]]] = deque()
+            while chunks := job.read_chunks(1):
+                waiting.append(pool.submit(_extract_in_worker, chunks[0]))
+                if len(waiting) >= num_workers * _CHUNKS_IN_FLIGHT:
+                    job.write(waiting.popleft().result())
+            while waiting:
+                job.write(waiting.popleft().result())
+        return job.finish()
+    finally:
+        job.close()
 
 
 _worker_extractor: list[TextExtractor] = []
