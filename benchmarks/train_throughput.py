@@ -132,7 +132,10 @@ def fill_rows(examples: list[TokenizedExample], row: int) -> list[list[Tokenized
 
 def to_gpu(batch: dict[str, Any]) -> dict[str, Any]:
     """The batch with its tensors on the GPU."""
-    return {k: v.cuda(non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
+    return {
+        k: v.pin_memory().cuda(non_blocking=True) if torch.is_tensor(v) else v
+        for k, v in batch.items()
+    }
 
 
 def measure(
@@ -241,7 +244,7 @@ def main() -> None:
             if variant.get("offload"):
                 offload_activations(base)
             batches = fill_rows(examples, variant["row"])[:-1]
-            collate: Any = PackedCollator(3, scheme, pad_to_multiple_of=variant["row"])
+            collate: Any = PackedCollator(3, scheme, variant["row"], count_labels=True)
         else:
             size = variant["batch"]
             batches = [examples[i : i + size] for i in range(0, 896, size)]

@@ -94,3 +94,11 @@ def test_packed_loss_is_the_mean_over_examples_alone():
     ]
     packed = model(**PackedCollator(3, "two_rows")([SHORT, LONG])).loss
     torch.testing.assert_close(packed, (alone[0] * 2 + alone[1] * 3) / 5, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("collator", [PaddedCollator, PackedCollator])
+def test_labels_are_counted_where_they_are_predicted(collator):
+    examples = [TokenizedExample([5, 6, 7, 8], 2), TokenizedExample([9, 10, 11], 1)]
+    batch = collator(0, "one_row", count_labels=True)(examples)
+    assert batch["num_labels"] == 4
+    assert "num_labels" not in collator(0, "one_row")(examples)

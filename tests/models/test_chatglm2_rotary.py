@@ -70,7 +70,8 @@ def test_spread_tables_rotate_like_the_short_ones():
     torch.manual_seed(0)
     states = torch.randn(1, 3, 7, 32)
     cosine, sine = torch.randn(2, 1, 1, 7, 8).unbind(0)
-    wide_cosine, wide_sine = spread_rotary(cosine, sine)
-    partners = states[..., torch.arange(32) ^ 1]
-    rotated = states * wide_cosine + partners * wide_sine
+    wide_cosine, wide_sine = spread_rotary(cosine, sine)  # (1, 7, 16) each
+    even, odd = states[..., 0::2], states[..., 1::2]
+    pairs = [even * wide_cosine - odd * wide_sine, odd * wide_cosine + even * wide_sine]
+    rotated = torch.stack(pairs, dim=-1).flatten(-2)
     torch.testing.assert_close(rotated, rotate_interleaved(states, cosine, sine))

@@ -85,9 +85,10 @@ def test_taken_tokens_carry_their_gradient_back():
     assert torch.equal(states.grad, expected)
 
 
-def test_labelled_tokens_are_those_before_a_label():
+@pytest.mark.parametrize("count", [None, 3])
+def test_labelled_tokens_are_those_before_a_label(count):
     labels = torch.tensor([[-100, -100, 7, 8], [5, -100, -100, 9]])
-    index, targets = find_labelled(labels)
+    index, targets = find_labelled(labels, count)
     assert index.tolist() == [1, 2, 6]
     assert targets.tolist() == [7, 8, 9]
 

@@ -39,14 +39,14 @@ def test_kernel_equals_the_networks_own_way(by_head: bool) -> None:
         positions = torch.randint(0, 50, (2, 2, LENGTH), device="cuda")
         rotary = build_rotary(positions, config)
         expected = by_halves(mixed, *rotary)
-        tables = [table.flatten(2) for table in rotary]
+        tables = [table[..., 1, :].flatten(2) for table in rotary]
     else:
         cosine, sine = torch.randn(2, 1, 1, LENGTH, WIDTH // 4, device="cuda").unbind(0)
         expected = by_neighbours(mixed, cosine, sine)
         tables = list(spread_rotary(cosine, sine))
     got = split_heads(
         mixed, *tables, heads=4, groups=4 if by_head else 2, by_head=by_head,
-        partner=WIDTH // 4 if by_head else 1,
+        distance=WIDTH // 4 if by_head else 1,
     )  # fmt: skip
     gradients = [torch.randn_like(part) for part in expected]
     (wanted,) = torch.autograd.grad(expected, mixed, gradients)

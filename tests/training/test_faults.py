@@ -163,3 +163,10 @@ def test_extraction_that_fits_no_single_text_says_so():
     extractor = SimpleNamespace(options=Options(1), extract=Limited(Options(9)).extract)
     with pytest.raises(torch.OutOfMemoryError):
         extract_within_memory(extractor, ["a"])
+
+
+def test_pieces_count_their_own_labels():
+    labels = torch.tensor([[-100, 5, 6], [-100, -100, 7]])
+    batch = {"input_ids": labels.clone(), "labels": labels, "attention_mask": labels.clone()}
+    pieces = split_batch({**batch, "num_labels": 3}, 2)
+    assert [piece["num_labels"] for piece in pieces] == [2, 1]

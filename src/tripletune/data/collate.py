@@ -17,16 +17,16 @@ position_ids   restart with every example, which is how the network keeps them a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tripletune.data.encode import TokenizedExample
 
-__all__ = ["PackedCollator", "PaddedCollator", "PositionScheme"]
+__all__ = ["PackedCollator", "PaddedCollator", "PositionScheme", "with_label_count"]
 
 PositionScheme = Literal["two_rows", "one_row"]
 """`two_rows`: ChatGLM-6B, context and answer positions; `one_row`: every other model."""
@@ -39,12 +39,14 @@ class PaddedCollator:
     Attributes:
         pad_token_id: What to pad with.
         positions: Position scheme of the network.
+        count_labels: Add `num_labels`, for networks that need not count them on the GPU then.
     """
 
     pad_token_id: int
     positions: PositionScheme
+    count_labels: bool = False
 
-    def __call__(self, examples: Sequence[TokenizedExample]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[TokenizedExample]) -> dict[str, Any]:
         """`input_ids`, `labels`, `attention_mask` (B, S) and `position_ids` (B, S) or (B, 2, S)."""
         longest = max(len(example) for example in examples)
         input_ids = torch.full((len(examples), longest), self.pad_token_id)
@@ -58,12 +60,13 @@ class PaddedCollator:
             labels[row, :length] = torch.tensor(example.labels)
             attention_mask[row, :length] = 1
             position_ids[row, :, :length] = build_positions(example, self.positions)
-        return {
+        batch = {
             "input_ids": input_ids,
             "labels": labels,
             "attention_mask": attention_mask,
             "position_ids": position_ids if rows == 2 else position_ids[:, 0],
         }
+        return with_label_count(batch) if self.count_labels else batch
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,15 @@ class PackedCollator:
         positions: Position scheme of the network.
         pad_to_multiple_of: The row's length is rounded up to a multiple of this, so that compiled
             code meets few lengths. The padding is a document of its own and has no labels.
+        count_labels: See `PaddedCollator`.
     """
 
     pad_token_id: int
     positions: PositionScheme
     pad_to_multiple_of: int = 1
+    count_labels: bool = False
 
-    def __call__(self, examples: Sequence[TokenizedExample]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[TokenizedExample]) -> dict[str, Any]:
         """`input_ids`, `labels` (1, S) and `position_ids` (1, S) or (1, 2, S)."""
         ids = [token for example in examples for token in example.input_ids]
         labels: list[int] = []
@@ -97,11 +102,17 @@ class PackedCollator:
             padding[0] = torch.arange(num_pads)
             positions.append(padding)
         position_ids = torch.cat(positions, dim=1).unsqueeze(0)
-        return {
+        batch = {
             "input_ids": torch.tensor([ids]),
             "labels": torch.tensor([labels]),
             "position_ids": position_ids if self.positions == "two_rows" else position_ids[:, 0],
         }
+        return with_label_count(batch) if self.count_labels else batch
+
+
+def with_label_count(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch with `num_labels`, of every token but the first of each row."""
+    return {**batch, "num_labels": int((batch["labels"][:, 1:] != -100).sum())}
 
 
 def build_positions(example: TokenizedExample, scheme: PositionScheme) -> Tensor:

@@ -42,7 +42,7 @@ from tripletune.models.chatglm_positions import (
 )
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
-from tripletune.models.packed_attention import is_packed
+from tripletune.models.packed_attention import PACKED_ATTENTION, is_packed
 from tripletune.models.split_heads import split_heads
 
 __all__ = ["ChatGLMForConditionalGeneration", "ChatGLMModel", "build_position_ids"]
@@ -94,9 +94,10 @@ class ChatGLMAttention(nn.Module):
         """Rotated queries and keys, and values, (B, H, S, D) each."""
         heads, width = self.num_heads, self.head_dim
         if fused:
-            tables = [table.flatten(2) for table in rotary]  # (B, S, D)
+            # Of both partners, the second has the sine with its sign; (B, S, D/2) each.
+            cosine, sine = (table[..., 1, :].flatten(2) for table in rotary)
             parts = split_heads(
-                mixed, *tables, heads=heads, groups=heads, by_head=True, partner=width // 4
+                mixed, cosine, sine, heads=heads, groups=heads, by_head=True, distance=width // 4
             )
             query, key, value = (part.transpose(1, 2) for part in parts)
             return query, key, value
@@ -158,6 +159,7 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    takes_label_count = True
 
 
 class ChatGLMModel(ChatGLMPreTrainedModel):
@@ -268,7 +270,11 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             block_position = position_ids[:, 1]  # (B, S)
             is_context = F.pad(block_position == 0, (0, num_keys - num_queries))
             if is_real is None:
-                document_ids = find_documents(block_position, num_keys)
+                document_ids = find_documents(
+                    block_position,
+                    num_keys,
+                    always=self.config._attn_implementation == PACKED_ATTENTION,
+                )
         return build_prefix_mask(
             self.config._attn_implementation,
             num_queries=num_queries,
@@ -327,6 +333,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor | None = None,
         num_items_in_batch: int | Tensor | None = None,
+        num_labels: int | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -345,12 +352,13 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
             use_cache: See there.
             logits_to_keep: Number of last positions (0: all) or their indices.
             num_items_in_batch: Divide the summed loss by this, not by the labels counted here.
+            num_labels: How many labels there are, where that is known beforehand.
             output_hidden_states: See there.
             return_dict: False for a plain tuple.
             **kwargs: Passed to the attention implementation.
         """
         only_loss = labels is not None and logits_to_keep is None and not output_hidden_states
-        labelled = None if labels is None else find_labelled(labels)
+        labelled = None if labels is None else find_labelled(labels, num_labels)
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,

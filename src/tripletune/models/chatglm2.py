@@ -121,7 +121,7 @@ class ChatGLM2Attention(nn.Module):
         if fused:
             heads, groups = (size // self.head_dim for size in sizes[:2])
             parts: Any = split_heads(
-                mixed, *rotary, heads=heads, groups=groups, by_head=False, partner=1
+                mixed, *rotary, heads=heads, groups=groups, by_head=False, distance=1
             )
         else:
             by_head = (*mixed.shape[:2], -1, self.head_dim)
@@ -205,6 +205,7 @@ class ChatGLM2PreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    takes_label_count = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -355,6 +356,7 @@ class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixi
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor | None = None,
         num_items_in_batch: int | Tensor | None = None,
+        num_labels: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
@@ -374,13 +376,14 @@ class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixi
             use_cache: See there.
             logits_to_keep: Number of last positions (0: all) or their indices.
             num_items_in_batch: Divide the summed loss by this, not by the labels counted here.
+            num_labels: How many labels there are, where that is known beforehand.
             output_hidden_states: See there.
             output_attentions: See there.
             return_dict: False for a plain tuple.
             **kwargs: Passed to the attention implementation.
         """
         only_loss = labels is not None and logits_to_keep is None and not output_hidden_states
-        labelled = None if labels is None else find_labelled(labels)
+        labelled = None if labels is None else find_labelled(labels, num_labels)
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,

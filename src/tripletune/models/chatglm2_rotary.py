@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
@@ -54,9 +55,6 @@ def rotate_interleaved(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def spread_rotary(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-    """The tables for every element of a head, (B, S, D) fp32, as `split_heads` takes them."""
+    """The tables for every pair of a head, (B, S, D/2) fp32, as `split_heads` takes them."""
     cosine, sine = cosine.squeeze(1).float(), sine.squeeze(1).float()  # (B, S, D/4)
-    turned = torch.stack([cosine, cosine], dim=-1).flatten(-2)  # (B, S, D/2)
-    leaning = torch.stack([-sine, sine], dim=-1).flatten(-2)
-    kept = torch.ones_like(turned)
-    return torch.cat([turned, kept], dim=-1), torch.cat([leaning, kept * 0], dim=-1)
+    return F.pad(cosine, (0, cosine.shape[-1]), value=1.0), F.pad(sine, (0, sine.shape[-1]))

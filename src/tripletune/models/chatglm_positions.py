@@ -110,10 +110,13 @@ def read_real_tokens(attention_mask: Tensor | None) -> Tensor | None:
     return attention_mask.bool()
 
 
-def find_documents(block_position: Tensor, num_keys: int) -> Tensor | None:
-    """(B, K) document numbers of packed rows, or None when no row holds more than one."""
+def find_documents(block_position: Tensor, num_keys: int, *, always: bool = False) -> Tensor | None:
+    """(B, K) document numbers of packed rows, or None when no row holds more than one.
+
+    With `always` never None, for which the device need not be waited for.
+    """
     restarts = (block_position[:, 1:] == 0) & (block_position[:, :-1] > 0)
-    if not bool(restarts.any()):
+    if not always and not bool(restarts.any()):
         return None
     numbers = F.pad(restarts.long().cumsum(dim=1), (1, 0))
     return F.pad(numbers, (0, num_keys - numbers.shape[1]), value=-1)

@@ -32,16 +32,21 @@ class LabelledTokens(NamedTuple):
     targets: Tensor
 
 
-def find_labelled(labels: Tensor) -> LabelledTokens:
-    """Where the labels are; waits for the device, so it is called before the network runs.
+def find_labelled(labels: Tensor, count: int | None = None) -> LabelledTokens:
+    """Where the labels are; without a count it waits for the device to count them.
 
     Args:
         labels: (B, S) token ids, -100 where nothing is to be learnt. Shifted here: the token at t
             predicts the label at t + 1.
+        count: How many there are, the first token of each row not counted.
     """
     targets = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:].flatten()
-    (index,) = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
-    return LabelledTokens(index, targets[index])
+    ignored = targets == IGNORED_LABEL
+    if count is None:
+        (places,) = (~ignored).nonzero(as_tuple=True)
+    else:
+        places = ignored.byte().argsort(stable=True)[:count]
+    return LabelledTokens(places, targets[places])
 
 
 def take_tokens(states: Tensor, index: Tensor | None) -> Tensor:

@@ -12,7 +12,6 @@ values a byte, the first in the high half; a scale for every `blocksize` values.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -66,7 +65,7 @@ def dequantize_nf4(
         state.state2.blocksize,
         list(state.shape),
         dtype,
-        _one(packed.device),
+        None,
         False,
         again,
     )
@@ -110,18 +109,13 @@ def dequantize_nf4_fp8(
     return expanded
 
 
-@functools.cache
-def _one(device: torch.device) -> Tensor:
-    return torch.ones((), device=device)
-
-
 if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def _dequantize_kernel(  # type: ignore[no-untyped-def]
         packed, scales, outer_scales, scale_code, value_code, offset, factor, out,
         num_bytes,
-        BLOCK: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr,
+        BLOCK: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr, SCALED: tl.constexpr,
     ):  # fmt: skip
         # A program expands BLOCK bytes; GROUP values share a scale, OUTER scales an outer scale.
         index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -130,7 +124,9 @@ if triton is not None:
         group = (index * 2) // GROUP
         level = tl.load(scales + group, mask=inside, other=0).to(tl.int32)
         outer = tl.load(outer_scales + group // OUTER, mask=inside, other=0.0)
-        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * tl.load(factor)
+        scale = tl.load(scale_code + level) * outer + tl.load(offset)
+        if SCALED:
+            scale = scale * tl.load(factor)
         high = tl.load(value_code + (byte >> 4)) * scale
         low = tl.load(value_code + (byte & 15)) * scale
         both = tl.interleave(high, low).to(out.dtype.element_ty)
@@ -141,7 +137,7 @@ if triton is not None:
     def _transpose_kernel(  # type: ignore[no-untyped-def]
         packed, scales, outer_scales, scale_code, value_code, offset, factor, out,
         num_rows, row_bytes,
-        SIDE: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr,
+        SIDE: tl.constexpr, GROUP: tl.constexpr, OUTER: tl.constexpr, SCALED: tl.constexpr,
     ):  # fmt: skip
         # A program turns SIDE rows of SIDE values, which come as SIDE / 2 bytes a row.
         row = tl.program_id(0) * SIDE + tl.arange(0, SIDE)
@@ -152,7 +148,9 @@ if triton is not None:
         group = (index * 2) // GROUP
         level = tl.load(scales + group, mask=inside, other=0).to(tl.int32)
         outer = tl.load(outer_scales + group // OUTER, mask=inside, other=0.0)
-        scale = (tl.load(scale_code + level) * outer + tl.load(offset)) * tl.load(factor)
+        scale = tl.load(scale_code + level) * outer + tl.load(offset)
+        if SCALED:
+            scale = scale * tl.load(factor)
         high = tl.load(value_code + (byte >> 4)) * scale
         low = tl.load(value_code + (byte & 15)) * scale
         both = tl.trans(tl.interleave(high, low)).to(out.dtype.element_ty)  # (columns, rows)
@@ -172,7 +170,7 @@ if triton is not None:
         outer: int,
         shape: list[int],
         dtype: torch.dtype,
-        factor: Tensor,
+        factor: Tensor | None,
         transposed: bool,
         again: bool,
     ) -> Tensor:
@@ -181,7 +179,9 @@ if triton is not None:
             packed, scales, outer_scales, scale_code, value_code, offset, factor, out
         )  # fmt: skip
         # A fused multiply-add would round scales differently from bitsandbytes.
-        options = {"GROUP": group, "OUTER": outer, "enable_fp_fusion": False}
+        options = {
+            "GROUP": group, "OUTER": outer, "SCALED": factor is not None, "enable_fp_fusion": False
+        }  # fmt: skip
         if transposed:
             side, (num_rows, width) = 64, shape
             tiles = (triton.cdiv(num_rows, side), triton.cdiv(width, side))
@@ -207,7 +207,7 @@ if triton is not None:
         outer: int,
         shape: list[int],
         dtype: torch.dtype,
-        factor: Tensor,
+        factor: Tensor | None,
         transposed: bool,
         again: bool,
     ) -> Tensor:

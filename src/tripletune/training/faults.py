@@ -8,12 +8,12 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor
+
+from tripletune.data.collate import with_label_count
 from tripletune.errors import ResourceError, TripletuneError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = [
     "explain_fault",
@@ -115,17 +115,18 @@ def split_batch(inputs: dict[str, Any], num_pieces: int) -> list[dict[str, Any]]
             `attention_mask`, whose documents begin where the positions do.
         num_pieces: At least 1.
     """
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     if not _is_packed(inputs):
         rows = len(inputs["input_ids"])
         bounds = _bounds([*range(rows), rows], num_pieces)
-        return [
-            {name: tensor[first:last] for name, tensor in inputs.items()} for first, last in bounds
+        pieces = [{name: t[first:last] for name, t in tensors.items()} for first, last in bounds]
+    else:
+        length = inputs["input_ids"].shape[-1]
+        bounds = _bounds([*_document_starts(inputs), length], num_pieces)
+        pieces = [
+            {name: t[..., first:last] for name, t in tensors.items()} for first, last in bounds
         ]
-    length = inputs["input_ids"].shape[-1]
-    bounds = _bounds([*_document_starts(inputs), length], num_pieces)
-    return [
-        {name: tensor[..., first:last] for name, tensor in inputs.items()} for first, last in bounds
-    ]
+    return [with_label_count(piece) for piece in pieces] if "num_labels" in inputs else pieces
 
 
 def _is_packed(inputs: dict[str, Any]) -> bool:

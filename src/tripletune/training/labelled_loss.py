@@ -45,12 +45,13 @@ def use_labelled_loss(base: Any) -> bool:
         input_ids: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: int | Tensor | None = None,
+        num_labels: int | None = None,
         **kwargs: Any,
     ) -> Any:
         if labels is None:
             return plain(input_ids=input_ids, **kwargs)
         kwargs.setdefault("use_cache", False)
-        labelled = find_labelled(labels)
+        labelled = find_labelled(labels, num_labels)
         hidden = base.get_decoder()(input_ids=input_ids, **kwargs).last_hidden_state
         loss = compute_causal_loss(
             hidden, base.get_output_embeddings(), labelled, num_items_in_batch=num_items_in_batch
@@ -60,6 +61,7 @@ def use_labelled_loss(base: Any) -> bool:
     if not _agree(base, plain, forward):
         return False
     base.forward = forward
+    base.takes_label_count = True
     return True
 
 

@@ -245,11 +245,13 @@ class TrainingRun:
             self._compile()
         on_gpu = self.model.device.type == "cuda"
         packing = on_gpu if settings.packing is None else settings.packing
-        scheme: Any = find_position_scheme(self.model.get_base_model())
+        base = self.model.get_base_model()
+        scheme: Any = find_position_scheme(base)
         pad_token_id = self.tokenizer.pad_token_id
-        collator: Any = PaddedCollator(pad_token_id, scheme)
+        counts = on_gpu and getattr(base, "takes_label_count", False)
+        collator: Any = PaddedCollator(pad_token_id, scheme, counts)
         if packing:
-            collator = PackedCollator(pad_token_id, scheme, pad_to_multiple_of=128 if on_gpu else 1)
+            collator = PackedCollator(pad_token_id, scheme, 128 if on_gpu else 1, counts)
         trainer = TripletTrainer(
             model=self.model,
             args=build_training_arguments(settings, num_examples=len(self._train_set)),
