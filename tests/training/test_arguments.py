@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from tripletune.config import TrainingSettings
@@ -78,7 +79,7 @@ def test_warmup_counts_the_steps_of_all_gpus(tmp_path, monkeypatch):
     class Recorded(SimpleNamespace):
         __dataclass_fields__ = TrainingArguments.__dataclass_fields__
 
-    monkeypatch.setattr("transformers.TrainingArguments", Recorded)
+    monkeypatch.setattr("tripletune.training.arguments.Arguments", Recorded)
     monkeypatch.setenv("WORLD_SIZE", "2")
     # 903 / (16 * 2) = 29 steps an epoch, 87 in all.
     assert build(tmp_path, warmup_steps=100).warmup_steps == 8
@@ -96,3 +97,10 @@ def test_arguments_on_a_cpu_use_neither_half_precision_nor_checkpointing(tmp_pat
 
 def test_arguments_leave_trackers_to_this_package(tmp_path):
     assert build(tmp_path, report_to=("tensorboard",)).report_to == []
+
+
+def test_cpu_has_no_number_under_torchrun(tmp_path, monkeypatch):
+    arguments = build(tmp_path, batch_size=1)
+    setup = property(lambda self: torch.device("cpu:0"))
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", setup)
+    assert arguments.device == torch.device("cpu")

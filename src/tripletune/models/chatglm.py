@@ -257,7 +257,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         num_queries = inputs_embeds.shape[1]
         num_past = 0 if past_key_values is None else past_key_values.get_seq_length()
         if isinstance(num_past, Tensor):
-            num_past = num_past.clone()  # a static cache counts it up in place while masks live
+            num_past = num_past.clone().reshape(())  # a static cache counts it up in place
         if past_key_values is not None and past_key_values.is_compileable:
             num_keys = past_key_values.layers[0].max_cache_len
         else:

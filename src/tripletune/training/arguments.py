@@ -6,22 +6,35 @@ import math
 import os
 from typing import Any
 
+import torch
+from transformers import TrainingArguments
+
 from tripletune.config import TrainingSettings
 
-__all__ = ["build_training_arguments"]
+__all__ = ["Arguments", "build_training_arguments"]
+
+
+class Arguments(TrainingArguments):
+    """The Trainer's arguments, with one name for the CPU."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains.
+
+        Under torchrun a CPU is called `cpu:0`, and optimizer states cannot be loaded to that.
+        """
+        device: torch.device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
 
 def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -> Any:
     """`TrainingArguments` of a run over `num_examples` training examples."""
-    import torch
-    from transformers import TrainingArguments
-
     on_gpu = torch.cuda.is_available()
     in_bf16 = on_gpu and torch.cuda.is_bf16_supported()
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     per_epoch = math.ceil(num_examples / (settings.effective_batch_size * ranks))
     total = settings.max_steps if settings.max_steps > 0 else per_epoch * settings.num_epochs
-    return TrainingArguments(
+    return Arguments(
         output_dir=str(settings.output_dir),
         num_train_epochs=settings.num_epochs,
         max_steps=settings.max_steps,
@@ -64,8 +77,6 @@ def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -
 
 def _checkpointing(wanted: bool) -> dict[str, Any]:
     """Activation checkpointing, under the name this release of `transformers` has for it."""
-    from transformers import TrainingArguments
-
     fields = TrainingArguments.__dataclass_fields__
     name = "activation" if "activation_checkpointing" in fields else "gradient"
     if not wanted:

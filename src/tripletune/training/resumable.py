@@ -113,7 +113,7 @@ class ResumableTrainer(Trainer):
 
         dataset = self.train_dataset
         order: Any = self._get_train_sampler()
-        batches = RankBatches(
+        self._batches = RankBatches(
             order,
             [len(dataset[index]) for index in range(len(dataset))],
             self._train_batch_size,
@@ -123,7 +123,7 @@ class ResumableTrainer(Trainer):
         )
         loader = DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=self._batches,
             collate_fn=CollateOrBlank(self.data_collator, dataset[0]),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
@@ -475,6 +475,8 @@ class ResumableTrainer(Trainer):
         if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
+        # On resuming inside an epoch, transformers before 5.20 does not reach the order itself.
+        self._batches.set_epoch(kwargs["epoch"])
         trainer: Any = super()
         trainer._run_epoch(*args, **kwargs)
 
