@@ -79,7 +79,7 @@ def main() -> None:
     schema = learn_schema(load_examples(args.train))
     if torch.cuda.is_available():
         results["gpu"] = torch.cuda.get_device_name()
-    for name, constrained in (("free", False), ("constrained", True)):
+    for name, constrained in (("constrained", True), ("free", False)):
         begun = time.perf_counter()
         extractor = Extractor(
             run.model.eval(), run.tokenizer, relations=schema, constrained=constrained,
