@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tripletune.data.cache import EncodedFile, find_cache_dir, load_encoded
+from tripletune.data.cache import EncodedFile, load_encoded
 from tripletune.data.encode import encode_examples
-from tripletune.data.readers import load_examples
-from tripletune.errors import DataError, OutputError
+from tripletune.errors import OutputError
 from tripletune.schema import Example, Triplet
 
 
@@ -29,58 +29,96 @@ class CountingTokenizer:
 
 
 LIMITS: dict[str, Any] = {"max_source_tokens": 60, "max_target_tokens": 40}
+ONE = Example("甲位于乙。", (Triplet("甲", "位于", "乙"),))
+EXAMPLES = [ONE, Example("长" * 99), *(Example(f"第{i}句") for i in range(5000))]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    examples = [Example("甲位于乙。", (Triplet("甲", "位于", "乙"),)), Example("长" * 99)]
-    examples += [Example(f"第{i}句") for i in range(5000)]
-    path = tmp_path / "x.jsonl"
-    path.write_text("".join(e.to_json() + "\n" for e in examples), encoding="utf-8")
-    return path
-
-
-def test_cached_examples_are_those_that_encoding_gives(path: Path) -> None:
-    found, report = load_encoded(path, CountingTokenizer(), **LIMITS, cache_dir=path.parent / "c")
-    expected, expected_report = encode_examples(load_examples(path), CountingTokenizer(), **LIMITS)
+def test_cached_examples_are_those_that_encoding_gives(tmp_path: Path) -> None:
+    found, report = load_encoded(EXAMPLES, CountingTokenizer(), **LIMITS, cache_dir=tmp_path)
+    expected, expected_report = encode_examples(EXAMPLES, CountingTokenizer(), **LIMITS)
     assert list(found) == expected
+    assert found.lengths == [len(example) for example in expected]
     assert report == expected_report
     assert report.dropped == [1]
     assert (found[-1], found[:2]) == (expected[-1], expected[:2])
+    assert list(pickle.loads(pickle.dumps(found))) == expected
     with pytest.raises(IndexError):
         found[len(expected)]
 
 
-def test_second_run_does_not_tokenise(path: Path) -> None:
+def test_cache_of_nothing_is_empty(tmp_path: Path) -> None:
+    found, report = load_encoded(EXAMPLES[1:2], CountingTokenizer(), **LIMITS, cache_dir=tmp_path)
+    assert (list(found), found.lengths, report.num_long_texts) == ([], [], 1)
+
+
+def test_second_run_does_not_tokenise(tmp_path: Path) -> None:
     first = CountingTokenizer()
-    _, report = load_encoded(path, first, **LIMITS, cache_dir=path.parent / "c")
+    cold, report = load_encoded(EXAMPLES, first, **LIMITS, cache_dir=tmp_path / "c")
     second = CountingTokenizer()
-    found, again = load_encoded(path, second, **LIMITS, cache_dir=path.parent / "c")
-    assert (len(found), again) == (5001, report)
+    warm, again = load_encoded(EXAMPLES, second, **LIMITS, cache_dir=tmp_path / "c")
+    assert (list(warm), again) == (list(cold), report)
     # The probe that tells tokenizers apart: one prompt and one answer.
     assert second.num_calls == 2 < first.num_calls
 
 
-def test_everything_that_matters_makes_a_new_file(path: Path) -> None:
-    folder = path.parent / "c"
-    files = set()
-    for tokenizer, changes in (
-        (CountingTokenizer(), {}),
-        (CountingTokenizer(shift=1), {}),
-        (CountingTokenizer(), {"max_target_tokens": 41}),
-        (CountingTokenizer(), {"long_texts": "shorten"}),
-        (CountingTokenizer(), {"relations": ["位于"]}),
-    ):
-        found, _ = load_encoded(path, tokenizer, **{**LIMITS, **changes}, cache_dir=folder)
-        files.add(found.path)
-    path.write_text(Example("新").to_json(), encoding="utf-8")
-    found, _ = load_encoded(path, CountingTokenizer(), **LIMITS, cache_dir=folder)
-    files.add(found.path)
-    assert len(files) == 6
+class NamedTokenizer(CountingTokenizer):
+    """One with a vocabulary that the probe does not show."""
+
+    def __init__(self, vocabulary: dict[str, int]):
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    def get_vocab(self) -> dict[str, int]:
+        return self.vocabulary
 
 
-def test_damaged_cache_file_is_made_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found, _ = load_encoded(path, CountingTokenizer(), **LIMITS, cache_dir=path.parent / "c")
+class MergingTokenizer(CountingTokenizer):
+    """One with rules that neither vocabulary nor probe show."""
+
+    def __init__(self, rules: str):
+        super().__init__()
+        self.backend_tokenizer = self
+        self.rules = rules
+
+    def to_str(self) -> str:
+        return self.rules
+
+
+def test_everything_that_matters_makes_a_new_file(tmp_path: Path) -> None:
+    plain = CountingTokenizer()
+    cases: list[tuple[list[Example], CountingTokenizer, dict[str, Any]]] = [
+        ([ONE], plain, {}),
+        ([ONE], CountingTokenizer(shift=1), {}),
+        ([ONE], NamedTokenizer({"甲": 7}), {}),
+        ([ONE], NamedTokenizer({"甲": 8}), {}),
+        ([ONE], MergingTokenizer("甲 乙"), {}),
+        ([ONE], MergingTokenizer("乙 甲"), {}),
+        ([ONE], plain, {"max_source_tokens": 61}),
+        ([ONE], plain, {"max_target_tokens": 41}),
+        ([ONE], plain, {"long_texts": "shorten"}),
+        ([ONE], plain, {"relations": ["位于"]}),
+        ([ONE, ONE], plain, {}),
+        ([Example(ONE.text)], plain, {}),
+        ([Example(ONE.text, (Triplet("甲", "位", "于乙"),))], plain, {}),
+        ([Example(ONE.text, (Triplet("甲位", "于", "乙"),))], plain, {}),
+    ]
+    files = {
+        load_encoded(examples, tokenizer, **{**LIMITS, **changes}, cache_dir=tmp_path)[0].path
+        for examples, tokenizer, changes in cases
+    }
+    assert len(files) == len(cases)
+
+
+def test_changed_prompt_makes_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, _ = load_encoded([ONE], CountingTokenizer(), **LIMITS, cache_dir=tmp_path)
+    monkeypatch.setattr("tripletune.data.prompts.QUERY", "抽取:\n{text}")
+    after, _ = load_encoded([ONE], CountingTokenizer(), **LIMITS, cache_dir=tmp_path)
+    assert before.path != after.path
+    assert len(after[0]) < len(before[0])
+
+
+def test_damaged_cache_file_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found, _ = load_encoded(EXAMPLES, CountingTokenizer(), **LIMITS, cache_dir=tmp_path)
     expected = list(found[:3])
     file = found.path
     del found
@@ -88,29 +126,36 @@ def test_damaged_cache_file_is_made_again(path: Path, caplog: pytest.LogCaptureF
     with pytest.raises(OSError, match="arrow"):
         EncodedFile(file)
     with caplog.at_level(logging.WARNING):
-        again, _ = load_encoded(path, CountingTokenizer(), **LIMITS, cache_dir=path.parent / "c")
+        again, _ = load_encoded(EXAMPLES, CountingTokenizer(), **LIMITS, cache_dir=tmp_path)
     assert again[:3] == expected
     assert "made again" in caplog.text
 
 
-def test_failure_leaves_no_cache_file(path: Path) -> None:
-    path.write_text(path.read_text("utf-8") + "broken\n", encoding="utf-8")
-    with pytest.raises(DataError, match="broken JSON"):
-        load_encoded(path, CountingTokenizer(), **LIMITS, cache_dir=path.parent / "c")
-    assert {entry.suffix for entry in (path.parent / "c").iterdir()} <= {".lock"}
+class FailingTokenizer(CountingTokenizer):
+    """Fails in the middle."""
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        if "第4000句" in text:
+            raise RuntimeError("out of order")
+        return super().__call__(text, **options)
 
 
-def count_calls(path: Path, folder: Path, results: Any) -> None:
+def test_failure_leaves_no_cache_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="out of order"):
+        load_encoded(EXAMPLES, FailingTokenizer(), **LIMITS, cache_dir=tmp_path)
+    assert {entry.suffix for entry in tmp_path.iterdir()} <= {".lock"}
+
+
+def count_calls(folder: Path, results: Any) -> None:
     tokenizer = CountingTokenizer()
-    load_encoded(path, tokenizer, **LIMITS, cache_dir=folder)
+    load_encoded(EXAMPLES, tokenizer, **LIMITS, cache_dir=folder)
     results.put(tokenizer.num_calls)
 
 
-def test_processes_at_the_same_time_tokenise_once(path: Path) -> None:
+def test_processes_at_the_same_time_tokenise_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    arguments = (path, path.parent / "c", results)
-    processes = [context.Process(target=count_calls, args=arguments) for _ in range(2)]
+    processes = [context.Process(target=count_calls, args=(tmp_path, results)) for _ in range(2)]
     for process in processes:
         process.start()
     calls = sorted(results.get(timeout=120) for _ in processes)
@@ -120,14 +165,9 @@ def test_processes_at_the_same_time_tokenise_once(path: Path) -> None:
     assert calls[1] > 5000
 
 
-def test_folder_that_cannot_be_made_is_named(path: Path) -> None:
-    with pytest.raises(OutputError, match="cache cannot be written"):
-        load_encoded(path, CountingTokenizer(), **LIMITS, cache_dir=path / "c")
-
-
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIPLETUNE_CACHE", "/a")
-    assert find_cache_dir() == Path("/a")
-    monkeypatch.delenv("TRIPLETUNE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert find_cache_dir() == Path("/b/tripletune")
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        OutputError, match=r"file/c: the token cache cannot be written: .*cache_dir"
+    ):
+        load_encoded([ONE], CountingTokenizer(), **LIMITS, cache_dir=tmp_path / "file" / "c")

@@ -125,6 +125,20 @@ def test_run_names_file_and_line_of_bad_data(settings, content, message):
         TrainingRun(settings).prepare_datasets()
 
 
+def test_run_reads_each_file_once_and_before_the_model(settings, monkeypatch):
+    from tripletune.data import readers
+    from tripletune.models import loading
+
+    events = []
+    read, load = readers.load_examples, loading.load_model
+    monkeypatch.setattr(readers, "load_examples", lambda path: events.append(path) or read(path))
+    monkeypatch.setattr(
+        loading, "load_model", lambda *a, **k: events.append("model") or load(*a, **k)
+    )
+    TrainingRun(settings).prepare_datasets()
+    assert events == [settings.train_file, settings.validation_file, "model"]
+
+
 def test_run_says_that_nothing_fits(settings):
     changed = settings.changed(max_source_length=8)
     message = r"train\.jsonl: none of the 4 examples fits max_source_length=8 and max_target_length"

@@ -30,6 +30,7 @@ _HELP = {
     "max_source_length": "提示最长多少token",
     "max_target_length": "答案最长多少token",
     "long_texts": "提示过长时: drop (丢弃) 或 shorten (缩短文本)",
+    "cache_dir": "词元缓存目录 (默认: 输出目录下的 token_cache)",
     "resume_from_checkpoint": "从检查点继续: 目录, 或 auto (最近一个)",
     "seed": "随机种子",
     "report_to": "记录到 tensorboard, swanlab, wandb, mlflow (逗号分隔), 或 none",

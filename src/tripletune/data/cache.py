@@ -1,7 +1,7 @@
-"""Tokenised once: an Arrow file of token ids for each data file, tokenizer and settings.
+"""Tokenised once: an Arrow file of token ids for each set of examples, tokenizer and settings.
 
-The name of the file is a digest of everything its content depends on, so a changed data file,
-vocabulary, prompt or length limit finds no file and makes a new one. Processes that want the same
+The name of the file is a digest of everything its content depends on, so a changed example,
+tokenizer, prompt or length limit finds no file and makes a new one. Processes that want the same
 file at the same time wait for the first. Reading maps the file into memory and loads what is asked
 for.
 """
@@ -13,10 +13,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tripletune.data.encode import (
     EncodingReport,
@@ -26,15 +29,14 @@ from tripletune.data.encode import (
 )
 from tripletune.data.linearize import render_target
 from tripletune.data.prompts import encode_answer, encode_prompt, render_query
-from tripletune.data.readers import read_examples
 from tripletune.errors import MissingPackageError, OutputError
 from tripletune.schema import Example, Triplet
 
-__all__ = ["EncodedFile", "find_cache_dir", "load_encoded"]
+__all__ = ["EncodedFile", "load_encoded"]
 
 _LOGGER = logging.getLogger(__name__)
 _BATCH_EXAMPLES = 2048
-_CHUNK_BYTES = 1 << 20
+_VERSION = 1  # To be raised when the same examples and settings are encoded differently.
 _PROBE = Example(
     "甲,乙 A1位于\\丙。", (Triplet("甲, 乙", "位于", "\\丙"), Triplet("A1", "r", "甲"))
 )
@@ -58,11 +60,24 @@ class EncodedFile(Sequence[TokenizedExample]):
                 table = arrow.ipc.open_file(source).read_all()
         except arrow.ArrowInvalid as error:
             raise OSError(f"{path}: {error}") from error
-        self._ids = table.column("input_ids")
-        self._prompts = table.column("num_prompt_tokens")
+        # Views of the mapped file, one for each part it was written in.
+        self._parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]] = []
+        self._starts = [0]
+        for batch in table.to_batches():
+            ids, prompts = batch.column("input_ids"), batch.column("num_prompt_tokens")
+            self._parts.append((ids.values.to_numpy(), ids.offsets.to_numpy(), prompts.to_numpy()))
+            self._starts.append(self._starts[-1] + len(batch))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example."""
+        return [length for _, ends, _ in self._parts for length in np.diff(ends).tolist()]
+
+    def __reduce__(self) -> tuple[type[EncodedFile], tuple[Path]]:
+        return EncodedFile, (self.path,)
 
     def __len__(self) -> int:
-        return len(self._prompts)
+        return self._starts[-1]
 
     @overload
     def __getitem__(self, index: int) -> TokenizedExample: ...
@@ -76,45 +91,45 @@ class EncodedFile(Sequence[TokenizedExample]):
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        return TokenizedExample(self._ids[place].as_py(), self._prompts[place].as_py())
+        part = bisect_right(self._starts, place) - 1
+        values, ends, prompts = self._parts[part]
+        place -= self._starts[part]
+        ids: list[int] = values[ends[place] : ends[place + 1]].tolist()
+        return TokenizedExample(ids, int(prompts[place]))
 
 
 def load_encoded(
-    path: str | Path,
+    examples: Sequence[Example],
     tokenizer: Any,
     *,
     max_source_tokens: int,
     max_target_tokens: int,
+    cache_dir: str | Path,
     long_texts: LongTextPolicy = "drop",
     relations: Sequence[str] | None = None,
-    input_format: str | None = None,
-    cache_dir: str | Path | None = None,
 ) -> tuple[EncodedFile, EncodingReport]:
-    """The tokenised examples of a data file, from the cache or made for it now.
+    """The tokenised examples, from the cache or made for it now.
 
     Args:
-        path: The data file, of any known format.
+        examples: As for `encode_examples`, as are the settings.
         tokenizer: The model's tokenizer.
         max_source_tokens: As for `encode_examples`.
         max_target_tokens: As for `encode_examples`.
+        cache_dir: Where cache files lie; made if need be.
         long_texts: As for `encode_examples`.
         relations: As for `encode_examples`.
-        input_format: None recognises it by content.
-        cache_dir: Where cache files lie; None is `find_cache_dir()`.
 
     Raises:
-        DataError: the data file cannot be read.
         OutputError: the cache file cannot be written.
     """
-    path, folder = Path(path), Path(cache_dir) if cache_dir is not None else find_cache_dir()
+    folder = Path(cache_dir)
     settings: dict[str, Any] = {
         "max_source_tokens": max_source_tokens,
         "max_target_tokens": max_target_tokens,
         "long_texts": long_texts,
         "relations": None if relations is None else list(relations),
     }
-    examples = read_examples(path, format=input_format)
-    key = _compute_key(path, tokenizer, {**settings, "format": input_format})
+    key = _compute_key(examples, tokenizer, settings)
     target, side = folder / f"{key}.arrow", folder / f"{key}.json"
     from filelock import FileLock
 
@@ -129,38 +144,37 @@ def load_encoded(
         if isinstance(error, OutputError):
             raise
         raise OutputError(
-            f"{folder}: the cache cannot be written: {error.strerror or error}; name another folder"
+            f"{folder}: the token cache cannot be written: {error.strerror or error}; make room or "
+            "name another folder (cache_dir)"
         ) from error
     return found
 
 
-def find_cache_dir() -> Path:
-    """`$TRIPLETUNE_CACHE`, or `tripletune` in the user's cache folder."""
-    given = os.environ.get("TRIPLETUNE_CACHE")
-    if given:
-        return Path(given)
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "tripletune"
-
-
-def _compute_key(path: Path, tokenizer: Any, settings: dict[str, Any]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            digest.update(b"file")
-            with file.open("rb") as source:
-                while chunk := source.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
-    for token, index in sorted(vocabulary.items()):
-        digest.update(f"{token}\0{index}\n".encode("utf-8", "surrogatepass"))
+def _compute_key(examples: Sequence[Example], tokenizer: Any, settings: dict[str, Any]) -> str:
+    digest = hashlib.blake2b(f"{_VERSION} {json.dumps(settings)}\n".encode(), digest_size=16)
+    for example in examples:
+        parts = (example.text, *(item for triplet in example.triplets for item in triplet.key))
+        # Lengths first, so that no two examples have the same bytes.
+        digest.update(f"{list(map(len, parts))}{''.join(parts)}".encode("utf-8", "surrogatepass"))
+    digest.update(_describe_tokenizer(tokenizer))
     # Wording of prompt and target, special tokens and chat template all show in one example.
     query = render_query(_PROBE.text, relations=settings["relations"])
     answer = render_target(_PROBE.triplets)
     probe = [encode_prompt(tokenizer, query), encode_answer(tokenizer, answer)]
     digest.update(json.dumps([query, answer, probe]).encode())
     return digest.hexdigest()
+
+
+def _describe_tokenizer(tokenizer: Any) -> bytes:
+    """All that a tokenizer's ids depend on, with merges and piece scores where it has them."""
+    vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+    parts = [f"{token}\0{index}\n" for token, index in sorted(vocabulary.items())]
+    described = "".join(parts).encode("utf-8", "surrogatepass")
+    if hasattr(tokenizer, "sp_model"):
+        described += tokenizer.sp_model.serialized_model_proto()
+    if hasattr(tokenizer, "backend_tokenizer"):
+        described += tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass")
+    return described
 
 
 def _open(target: Path, side: Path) -> tuple[EncodedFile, EncodingReport] | None:
@@ -175,7 +189,7 @@ def _open(target: Path, side: Path) -> tuple[EncodedFile, EncodingReport] | None
 
 
 def _write(
-    examples: Iterator[Example],
+    examples: Sequence[Example],
     tokenizer: Any,
     settings: dict[str, Any],
     target: Path,
@@ -188,7 +202,8 @@ def _write(
     part = target.with_suffix(".part")
     try:
         with arrow.OSFile(str(part), "wb") as sink, arrow.ipc.new_file(sink, schema) as writer:
-            while batch := list(islice(examples, _BATCH_EXAMPLES)):
+            for start in range(0, len(examples), _BATCH_EXAMPLES):
+                batch = examples[start : start + _BATCH_EXAMPLES]
                 encoded, report = encode_examples(batch, tokenizer, **settings)
                 _add(total, report)
                 rows = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletune.config import TrainingSettings
-from tripletune.errors import DataError, OutputError
+from tripletune.errors import OutputError
 from tripletune.schema import Example
 from tripletune.training.ranks import map_over_ranks
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
@@ -54,6 +54,7 @@ class TrainingRun:
             ModelError: the model cannot be found or read.
             ConfigError: a LoRA target matches no layer.
             OutputError: the output folder cannot be written (checked before anything is loaded).
+            DataError: a data file is missing, empty or damaged (before the model is loaded).
         """
         import torch
 
@@ -70,8 +71,9 @@ class TrainingRun:
         settings = self.settings
         check_output_dir(settings.output_dir)
         choose_trackers(settings.report_to)
-        for path in (settings.train_file, settings.validation_file):
-            load_examples(path)  # a broken line is told before minutes of loading a model
+        # Before the model, so that a broken line is told before minutes of loading.
+        self.train_examples = load_examples(settings.train_file)
+        self.validation_examples = load_examples(settings.validation_file)
         torch.manual_seed(settings.seed)
         logger.info("加载分词器...")
         self.tokenizer = load_tokenizer(settings.model_name, revision=settings.revision)
@@ -98,53 +100,26 @@ class TrainingRun:
             print_line(render_parameter_line(*count_parameters(self.model)))
 
     def prepare_datasets(self) -> None:
-        """Reads, checks and encodes the training and validation data.
+        """Encodes the training and validation data, or finds them encoded in the cache.
 
         Raises:
             DataError: a file is missing, empty or damaged, or nothing in it fits the lengths.
+            OutputError: the token cache cannot be written.
         """
         if self.tokenizer is None:
             self.setup_model_and_tokenizer()
+        settings = self.settings
         logger.info("准备训练数据集...")
-        self.train_examples, self._train_set = self._read(self.settings.train_file)
+        self._train_set = self._encode(self.train_examples, settings.train_file)
         logger.info("准备验证数据集...")
-        self.validation_examples, self._validation_set = self._read(self.settings.validation_file)
+        self._validation_set = self._encode(self.validation_examples, settings.validation_file)
 
-    def _read(self, path: Path) -> tuple[list[Example], Any]:
-        from tripletune.data.encode import encode_examples
-        from tripletune.data.readers import load_examples
+    def _encode(self, examples: list[Example], path: Path) -> Any:
+        from tripletune.training.encoding import encode_data
         from tripletune.training.trainer import ExampleDataset
 
-        examples = load_examples(path)
         logger.info("加载了 %d 条数据从 %s", len(examples), path)
-        encoded, report = encode_examples(
-            examples,
-            self.tokenizer,
-            max_source_tokens=self.settings.max_source_length,
-            max_target_tokens=self.settings.max_target_length,
-            long_texts=self.settings.long_texts,
-        )
-        if report.num_kept < report.num_examples or report.num_shortened:
-            logger.warning(
-                "%s: 共 %d 条, 保留 %d 条; 文本过长丢弃 %d 条 (max_source_length=%d), "
-                "答案过长丢弃 %d 条 (max_target_length=%d), 缩短文本 %d 条",
-                path,
-                report.num_examples,
-                report.num_kept,
-                report.num_long_texts,
-                self.settings.max_source_length,
-                report.num_long_targets,
-                self.settings.max_target_length,
-                report.num_shortened,
-            )
-        if not encoded:
-            raise DataError(
-                f"none of the {len(examples)} examples fits max_source_length="
-                f"{self.settings.max_source_length} and max_target_length="
-                f"{self.settings.max_target_length} tokens; raise them",
-                path=path,
-            )
-        return examples, ExampleDataset(encoded)
+        return ExampleDataset(encode_data(examples, self.tokenizer, self.settings, path=path))
 
     def train(self) -> dict[str, float]:
         """Trains, saves adapter, tokenizer, curves and history, and gives the last evaluation.
@@ -282,7 +257,7 @@ class TrainingRun:
         from tripletune.training.acceleration import is_worth_compiling, speed_up_network
 
         settings = self.settings
-        tokens = sum(len(example) for example in self._train_set.examples) * settings.num_epochs
+        tokens = sum(self._train_set.lengths) * settings.num_epochs
         if settings.max_steps > 0:
             share = settings.max_steps * settings.effective_batch_size / len(self._train_set)
             tokens = min(tokens, tokens / settings.num_epochs * share)
@@ -318,8 +293,8 @@ class TrainingRun:
 
         free, _ = torch.cuda.mem_get_info(self.model.device)
         available = free + torch.cuda.memory_reserved(self.model.device)
-        lengths = [len(example) for example in self._train_set.examples]
-        plan = plan_memory(measure_network(self.model), lengths, self.settings, available=available)
+        size, lengths = measure_network(self.model), self._train_set.lengths
+        plan = plan_memory(size, lengths, self.settings, available=available)
         if is_main_process():
             print_line(plan.render())
         self._memory_plan = plan

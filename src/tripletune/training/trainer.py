@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from tripletune.data.cache import EncodedFile
 from tripletune.data.encode import TokenizedExample
 from tripletune.training.batch_order import ShuffledOrder
 from tripletune.training.faults import is_out_of_memory, split_batch
@@ -25,10 +26,12 @@ Scorer = Callable[[], Mapping[str, float]]
 
 
 class ExampleDataset(Dataset[TokenizedExample]):
-    """Tokenized examples in memory, by index."""
+    """Tokenized examples by index, and the number of tokens of each in `lengths`."""
 
     def __init__(self, examples: Sequence[TokenizedExample]) -> None:
         self.examples = examples
+        known = isinstance(examples, EncodedFile)
+        self.lengths = examples.lengths if known else [len(example) for example in examples]
 
     def __len__(self) -> int:
         return len(self.examples)
