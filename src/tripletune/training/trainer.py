@@ -30,8 +30,11 @@ class ExampleDataset(Dataset[TokenizedExample]):
 
     def __init__(self, examples: Sequence[TokenizedExample]) -> None:
         self.examples = examples
-        known = isinstance(examples, EncodedFile)
-        self.lengths = examples.lengths if known else [len(example) for example in examples]
+        self.lengths = (
+            examples.lengths
+            if isinstance(examples, EncodedFile)
+            else [len(example) for example in examples]
+        )
 
     def __len__(self) -> int:
         return len(self.examples)
