@@ -13,18 +13,14 @@ What is unusual about it:
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import sentencepiece
-from transformers.tokenization_python import PreTrainedTokenizer
 from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils import PaddingStrategy
 
-from tripletune.errors import ModelError
+from tripletune.models.sentencepiece_tokenizer import SentencePieceTokenizer, find_width
 
 __all__ = ["ChatGLMTokenizer"]
 
@@ -48,7 +44,7 @@ _TO_FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 _HALF_WIDTH_IN_CHINESE = re.compile(r"(?<=[\u4e00-\u9fff])[,!:;?]|[,!:;?](?=[\u4e00-\u9fff])")
 
 
-class ChatGLMTokenizer(PreTrainedTokenizer):
+class ChatGLMTokenizer(SentencePieceTokenizer):
     """Text to the ids of the first ChatGLM-6B, and back.
 
     Args:
@@ -66,6 +62,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         ModelError: the vocabulary file is missing or no SentencePiece model.
     """
 
+    family = "ChatGLM-6B"
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCABULARY_FILE}
     model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask", "position_ids"]
     padding_side = "left"
@@ -82,7 +79,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         unk_token: str = "<unk>",
         **kwargs: Any,
     ) -> None:
-        self.sp_model = _load_sentencepiece(vocab_file)
+        self.sp_model = self.load_vocabulary(vocab_file)
         self.vocab_file = vocab_file
         # transformers would make [gMASK] and </s> unsplittable in a text; officially they are not.
         kwargs.pop("model_specific_special_tokens", None)
@@ -97,6 +94,8 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         )
         self._gmask_id: int = self.sp_model.piece_to_id(str(gmask_token))
         self._end_id: int = self.sp_model.piece_to_id(str(end_token))
+        self.opening_ids = []
+        self.closing_ids = [self._gmask_id, self.sp_model.piece_to_id(str(bos_token))]
         special = [str(t) for t in (bos_token, eos_token, unk_token, pad_token, mask_token)]
         self._special_ids: dict[str, int] = {
             token: self.sp_model.piece_to_id(token) for token in special
@@ -201,7 +200,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
         """`A [gMASK] <sop>`, or `A [gMASK] <sop> B <eop>` for a pair."""
-        ids = [*token_ids_0, self._gmask_id, self._special_ids[self.bos_token]]
+        ids = [*token_ids_0, *self.closing_ids]
         if token_ids_1 is not None:
             ids += [*token_ids_1, self._special_ids[self.eos_token]]
         return ids
@@ -228,6 +227,34 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         text = text.replace("[[训练时间]]", "2023年")
         return _HALF_WIDTH_IN_CHINESE.sub(lambda match: _TO_FULL_WIDTH[match.group()], text)
 
+    def encode_rows(self, rows: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, as `encode_text`; those without special tokens in one call."""
+        encoded: list[list[int]] = self.sp_model.encode([_mark_blanks(row) for row in rows])
+        for index, row in enumerate(rows):
+            if ("<" in row or "[" in row) and self._special.search(row):
+                encoded[index] = self.encode_text(row)
+        return encoded
+
+    def pad_rows(
+        self,
+        rows: list[list[int]],
+        strategy: PaddingStrategy,
+        max_length: int | None,
+        multiple: int | None,
+        side: str | None,
+    ) -> dict[str, list[Any]]:
+        """The ids alone, or, padded, on the left whatever `side` says, with masks and positions."""
+        if strategy == PaddingStrategy.DO_NOT_PAD:
+            return {"input_ids": rows}
+        width = find_width(rows, strategy, max_length, multiple)
+        columns: dict[str, list[Any]] = {"input_ids": [], "attention_mask": [], "position_ids": []}
+        for ids in rows:
+            num_pads = max(0, width - len(ids))
+            columns["input_ids"].append([self.pad_token_id] * num_pads + ids)
+            columns["attention_mask"].append(_official_mask(ids, self._start_id, num_pads))
+            columns["position_ids"].append(self._official_positions(ids, num_pads))
+        return columns
+
     def _pad(
         self,
         encoded_inputs: dict[str, Any] | BatchEncoding,
@@ -238,17 +265,14 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         return_attention_mask: bool | None = None,
     ) -> Any:
         ids = list(encoded_inputs["input_ids"])
-        if padding_strategy == PaddingStrategy.LONGEST:
-            max_length = len(ids)
-        if max_length is not None and pad_to_multiple_of:
-            max_length = -(-max_length // pad_to_multiple_of) * pad_to_multiple_of
-        if padding_strategy == PaddingStrategy.DO_NOT_PAD:
+        columns = self.pad_rows(
+            [ids], padding_strategy, max_length, pad_to_multiple_of, padding_side
+        )
+        encoded_inputs.pop("attention_mask", None)
+        for name, (values,) in columns.items():
+            encoded_inputs[name] = values
+        if return_attention_mask is False:
             encoded_inputs.pop("attention_mask", None)
-            return encoded_inputs
-        num_pads = max(0, (max_length or 0) - len(ids))
-        encoded_inputs["input_ids"] = [self.pad_token_id] * num_pads + ids
-        encoded_inputs["attention_mask"] = _official_mask(ids, self._start_id, num_pads)
-        encoded_inputs["position_ids"] = self._official_positions(ids, num_pads)
         return encoded_inputs
 
     @property
@@ -266,33 +290,6 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         positions[0, num_pads + context :] = place
         positions[1, num_pads + context :] = np.arange(1, len(ids) - context + 1)
         return positions
-
-    def save_vocabulary(
-        self, save_directory: str, filename_prefix: str | None = None
-    ) -> tuple[str, ...]:
-        """Copies `ice_text.model` into a folder and returns its path there."""
-        prefix = f"{filename_prefix}-" if filename_prefix else ""
-        target = Path(save_directory) / f"{prefix}{VOCABULARY_FILE}"
-        if target.resolve() != Path(self.vocab_file).resolve():
-            shutil.copyfile(self.vocab_file, target)
-        return (str(target),)
-
-
-def _load_sentencepiece(path: str) -> Any:
-    if not path or not Path(path).is_file():
-        raise ModelError(
-            f"tokenizer: vocabulary file {path!r} does not exist; a ChatGLM-6B folder needs "
-            f"{VOCABULARY_FILE}: download the model folder again, complete"
-        )
-    model = sentencepiece.SentencePieceProcessor()
-    try:
-        model.load(path)
-    except (OSError, RuntimeError) as error:
-        raise ModelError(
-            f"tokenizer: {path} is not a SentencePiece model; if it is a Git LFS pointer run "
-            "'git lfs pull' in that folder, else download it again"
-        ) from error
-    return model
 
 
 def _mark_blanks(text: str) -> str:

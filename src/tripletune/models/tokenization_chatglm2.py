@@ -17,37 +17,21 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import sentencepiece
-from transformers.tokenization_python import PreTrainedTokenizer
-from transformers.tokenization_utils_base import BatchEncoding, TruncationStrategy
+from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils.generic import PaddingStrategy
 
-from tripletune.errors import DataError, ModelError
+from tripletune.errors import DataError
+from tripletune.models.sentencepiece_tokenizer import SentencePieceTokenizer, find_width
 
 __all__ = ["ChatGLM2Tokenizer", "ChatGLM3Tokenizer", "is_chatglm3_tokenizer"]
 
 VOCABULARY_FILE = "tokenizer.model"
 ROLES = ("system", "user", "assistant", "observation")
 _SAVED_CLASS_NAME = "ChatGLMTokenizer"
-_SIMPLE_TRUNCATION = (
-    TruncationStrategy.DO_NOT_TRUNCATE,
-    TruncationStrategy.LONGEST_FIRST,
-    TruncationStrategy.ONLY_FIRST,
-)
-# Arguments of an encoding call that the quick path has no answer to; the library's path has.
-_UNUSUAL = (
-    "is_split_into_words",
-    "return_overflowing_tokens",
-    "return_special_tokens_mask",
-    "return_token_type_ids",
-    "return_length",
-    "sanitize_control_tokens",
-)
 
 
 def is_chatglm3_tokenizer(settings: dict[str, Any]) -> bool:
@@ -62,7 +46,7 @@ def is_chatglm3_tokenizer(settings: dict[str, Any]) -> bool:
     )
 
 
-class ChatGLM2Tokenizer(PreTrainedTokenizer):
+class ChatGLM2Tokenizer(SentencePieceTokenizer):
     """Text to the ids of ChatGLM2-6B, and back.
 
     Args:
@@ -74,6 +58,7 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         ModelError: the vocabulary file is missing or no SentencePiece model.
     """
 
+    family = "ChatGLM2/3-6B"
     vocab_files_names = {"vocab_file": VOCABULARY_FILE}  # noqa: RUF012
     model_input_names = ["input_ids", "attention_mask", "position_ids"]  # noqa: RUF012
     special_tokens: dict[str, int]
@@ -89,14 +74,15 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
     unk_token_id = 0
 
     def __init__(self, vocab_file: str, padding_side: str = "left", **kwargs: Any) -> None:
-        self.sp_model = _load_sentencepiece(vocab_file)
+        self.sp_model = self.load_vocabulary(vocab_file)
         self.vocab_file = vocab_file
         self.num_pieces: int = self.sp_model.get_piece_size()
         self.special_tokens = {
             name: self.num_pieces + index for index, name in enumerate(self.special_names)
         }
         self._special_pieces = {index: name for name, index in self.special_tokens.items()}
-        self.prefix_ids = [self.special_tokens["[gMASK]"], self.special_tokens["sop"]]
+        self.closing_ids = []
+        self.opening_ids = [self.special_tokens["[gMASK]"], self.special_tokens["sop"]]
         fixed = ("eos_token", "pad_token", "unk_token", "auto_map", "extra_special_tokens")
         kwargs = {key: value for key, value in kwargs.items() if key not in fixed}
         kwargs.setdefault("clean_up_tokenization_spaces", False)
@@ -132,7 +118,7 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
 
     def get_prefix_tokens(self) -> list[int]:
         """Ids of `[gMASK] sop`, which open every prompt."""
-        return list(self.prefix_ids)
+        return list(self.opening_ids)
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of a text in which nothing is a special token, however it is written."""
@@ -196,8 +182,8 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
     ) -> list[int]:
         """`[gMASK] sop A`, or `[gMASK] sop A B </s>` for a pair."""
         if token_ids_1 is None:
-            return self.prefix_ids + token_ids_0
-        return [*self.prefix_ids, *token_ids_0, *token_ids_1, self.eos_token_id]
+            return self.opening_ids + token_ids_0
+        return [*self.opening_ids, *token_ids_0, *token_ids_1, self.eos_token_id]
 
     def get_special_tokens_mask(
         self,
@@ -223,7 +209,7 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         self, query: str, history: Sequence[tuple[str, str]] | None = None
     ) -> list[int]:
         """Ids of the prompt for `query` after the given turns, `[gMASK] sop` included."""
-        return self.prefix_ids + self.encode_text(self.build_prompt(query, history))
+        return self.opening_ids + self.encode_text(self.build_prompt(query, history))
 
     def build_next_chat_ids(self, query: str, history: Sequence[tuple[str, str]]) -> list[int]:
         """Ids of the newest round alone, to follow the cached keys and values of `history`."""
@@ -235,72 +221,21 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
 
     def build_prompt_ids(self, query: str) -> list[int]:
         """Ids of a prompt that holds a single query, taken as plain text."""
-        return self.prefix_ids + self.encode_plain(self.build_prompt(query))
+        return self.opening_ids + self.encode_plain(self.build_prompt(query))
 
     def decode_chat(self, token_ids: Sequence[int]) -> str:
         """The answer as official chat shows it."""
         text = str(self.decode(list(token_ids)))
         return text.strip().replace("[[训练时间]]", "2023年")
 
-    def _encode_plus(
-        self,
-        text: Any,
-        text_pair: Any = None,
-        add_special_tokens: bool = True,
-        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
-        truncation_strategy: TruncationStrategy = TruncationStrategy.DO_NOT_TRUNCATE,
-        max_length: int | None = None,
-        **kwargs: Any,
-    ) -> BatchEncoding:
-        """Encodes plain strings in one pass; everything else goes the library's way."""
-        rows = [text] if isinstance(text, str) else text
-        if (
-            text_pair is not None
-            or not rows
-            or not all(isinstance(row, str) for row in rows)
-            or truncation_strategy not in _SIMPLE_TRUNCATION
-            or any(kwargs.get(name) for name in _UNUSUAL)
-        ):
-            return super()._encode_plus(
-                text,
-                text_pair=text_pair,
-                add_special_tokens=add_special_tokens,
-                padding_strategy=padding_strategy,
-                truncation_strategy=truncation_strategy,
-                max_length=max_length,
-                **kwargs,
-            )
-        prefix = self.prefix_ids if add_special_tokens else []
-        encoded = self._encode_rows(rows)
-        if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE and max_length is not None:
-            room = max(0, max_length - len(prefix))
-            if self.truncation_side == "left":
-                encoded = [ids[max(0, len(ids) - room) :] for ids in encoded]
-            else:
-                encoded = [ids[:room] for ids in encoded]
-        for ids in encoded:
-            ids[:0] = prefix
-        columns = self._pad_rows(
-            encoded,
-            padding_strategy,
-            max_length,
-            kwargs.get("pad_to_multiple_of"),
-            kwargs.get("padding_side"),
-        )
-        if kwargs.get("return_attention_mask") is False:
-            del columns["attention_mask"]
-        tensor_type = kwargs.get("return_tensors")
-        if isinstance(text, str) and tensor_type is None:
-            return BatchEncoding({name: values[0] for name, values in columns.items()})
-        return BatchEncoding(columns, tensor_type=tensor_type)
-
-    def _encode_rows(self, rows: Sequence[str]) -> list[list[int]]:
+    def encode_rows(self, rows: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, as `encode_text`; in one call where nothing is to be looked for."""
         if self._added_tokens_encoder:
             return [self.encode_text(row) for row in rows]
         encoded: list[list[int]] = self.sp_model.encode(list(rows))
         return encoded
 
-    def _pad_rows(
+    def pad_rows(
         self,
         rows: list[list[int]],
         strategy: PaddingStrategy,
@@ -309,13 +244,7 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         side: str | None,
     ) -> dict[str, list[list[int]]]:
         """The three columns of a batch; positions count real tokens from 0 and are 0 on pads."""
-        width = 0
-        if strategy == PaddingStrategy.LONGEST:
-            width = max(map(len, rows))
-        elif strategy == PaddingStrategy.MAX_LENGTH:
-            width = max_length or 0
-        if multiple and strategy != PaddingStrategy.DO_NOT_PAD:
-            width = -(-width // multiple) * multiple
+        width = find_width(rows, strategy, max_length, multiple)
         lengths = [len(ids) for ids in rows]
         count = list(range(max(lengths)))
         columns = {
@@ -341,7 +270,7 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         return_attention_mask: bool | None = None,
     ) -> Any:
         ids = list(encoded_inputs["input_ids"])
-        columns = self._pad_rows(
+        columns = self.pad_rows(
             [ids], padding_strategy, max_length, pad_to_multiple_of, padding_side
         )
         for name, (values,) in columns.items():
@@ -349,16 +278,6 @@ class ChatGLM2Tokenizer(PreTrainedTokenizer):
         if return_attention_mask is False:
             del encoded_inputs["attention_mask"]
         return encoded_inputs
-
-    def save_vocabulary(
-        self, save_directory: str, filename_prefix: str | None = None
-    ) -> tuple[str, ...]:
-        """Copies `tokenizer.model` into a folder and returns its path there."""
-        prefix = f"{filename_prefix}-" if filename_prefix else ""
-        target = Path(save_directory) / f"{prefix}{VOCABULARY_FILE}"
-        if target.resolve() != Path(self.vocab_file).resolve():
-            shutil.copyfile(self.vocab_file, target)
-        return (str(target),)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Writes the tokenizer's files, with the official class name; returns their paths."""
@@ -415,10 +334,11 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
             end = match.end()
         return pieces + super()._tokenize(text[end:])
 
-    def _encode_rows(self, rows: Sequence[str]) -> list[list[int]]:
+    def encode_rows(self, rows: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, as `encode_text`; see `encode_special_tokens`."""
         if self.encode_special_tokens:
             return [self.encode_text(row) for row in rows]
-        return super()._encode_rows(rows)
+        return super().encode_rows(rows)
 
     def build_single_message(self, role: str, metadata: str, message: str) -> list[int]:
         """Ids of one message: role token, metadata and line feed, content.
@@ -445,7 +365,7 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
         Raises:
             DataError: an unknown role, or a message without role or content.
         """
-        return [*self.prefix_ids, *self.build_next_chat_ids(query, history or (), role=role)]
+        return [*self.opening_ids, *self.build_next_chat_ids(query, history or (), role=role)]
 
     def build_next_chat_ids(
         self, query: str, history: Sequence[Any], *, role: str = "user"
@@ -466,7 +386,7 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
     ) -> BatchEncoding:
         """`build_chat_ids` as a batch of one row of tensors, with mask and positions."""
         ids = self.build_chat_ids(query, history, role=role)
-        columns = self._pad_rows([ids], PaddingStrategy.DO_NOT_PAD, None, None, None)
+        columns = self.pad_rows([ids], PaddingStrategy.DO_NOT_PAD, None, None, None)
         return BatchEncoding(columns, tensor_type="pt")
 
     def build_prompt_ids(self, query: str) -> list[int]:
@@ -477,7 +397,7 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
         command = self.get_command
         line = self.encode_plain("\n")
         asked = [command("<|user|>"), *line, *self.encode_plain(query)]
-        return [*self.prefix_ids, *asked, command("<|assistant|>"), *line]
+        return [*self.opening_ids, *asked, command("<|assistant|>"), *line]
 
 
 def read_messages(history: Sequence[Any]) -> list[dict[str, Any]]:
@@ -500,20 +420,3 @@ def read_messages(history: Sequence[Any]) -> list[dict[str, Any]]:
                 "(query, answer) pairs"
             )
     return messages
-
-
-def _load_sentencepiece(path: str) -> Any:
-    if not path or not Path(path).is_file():
-        raise ModelError(
-            f"tokenizer: vocabulary file {path!r} does not exist; a ChatGLM2/3-6B folder needs "
-            f"{VOCABULARY_FILE}: download the model folder again, complete"
-        )
-    model = sentencepiece.SentencePieceProcessor()
-    try:
-        model.load(path)
-    except (OSError, RuntimeError) as error:
-        raise ModelError(
-            f"tokenizer: {path} is not a SentencePiece model; if it is a Git LFS pointer run "
-            "'git lfs pull' in that folder, else download it again"
-        ) from error
-    return model
