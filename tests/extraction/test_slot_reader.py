@@ -99,25 +99,31 @@ def generate(model: Any, *, use_cuda_graphs: bool) -> list[tuple[int, ...]]:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("weights", ["fp32", "nf4"])
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [(name, "fp32") for name in BUILDERS] + [("chatglm", "nf4"), ("chatglm", "expanded nf4")],
+)
 def test_recorded_steps_write_what_plain_steps_write(
     name: str, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[int] = []
     record = SlotReader._record
-    monkeypatch.setattr(
-        SlotReader,
-        "_record",
-        lambda self, length: (recorded.append(length), record(self, length))[1],
-    )
-    sizes = {"hidden_size": 128, "inner_hidden_size": 256, "num_attention_heads": 4}
-    model = (BUILDERS[name](**sizes) if name == "chatglm" else BUILDERS[name]()).cuda()
-    if weights == "nf4":
+
+    def note(self: SlotReader, length: int) -> Any:
+        recorded.append(length)
+        return record(self, length)
+
+    monkeypatch.setattr(SlotReader, "_record", note)
+    sizes = {"hidden_size": 128, "inner_hidden_size": 256} if name == "chatglm" else {}
+    model = BUILDERS[name](**sizes).cuda()
+    if "nf4" in weights:
         pytest.importorskip("bitsandbytes")
+        from tripletune.models.nf4_products import expand_for_many_tokens
         from tripletune.models.quantization import quantize_linear_layers
 
-        assert quantize_linear_layers(model, dtype=torch.float32)
+        model = model.to(torch.bfloat16)
+        assert quantize_linear_layers(model, dtype=torch.bfloat16)
+        assert weights == "nf4" or expand_for_many_tokens(model, fewest_tokens=1)
     plain = generate(model, use_cuda_graphs=False)
     assert not recorded
     assert generate(model, use_cuda_graphs=True) == plain
