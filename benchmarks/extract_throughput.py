@@ -55,6 +55,8 @@ TINY = {"hidden_size": 64, "num_layers": 2, "num_attention_heads": 4, "inner_hid
 class ScriptedGuide:
     """A guide that does all its work and then follows a script whatever was chosen."""
 
+    is_finished = False
+
     def __init__(self, guide: TripletGuide, script: list[int]) -> None:
         self.guide = guide
         self.script = iter(script)

@@ -82,6 +82,46 @@ def build_sliding() -> Any:
     ).eval()
 
 
+_SMALL: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "sliding_window": 6,
+    "initializer_range": 0.5,
+}
+
+
+def build_gemma2() -> Any:
+    """Sliding and full layers in turn; scores are capped."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    kinds = ["sliding_attention", "full_attention"]
+    return Gemma2ForCausalLM(Gemma2Config(**_SMALL, layer_types=kinds)).eval()
+
+
+def build_qwen3() -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    kinds = ["full_attention", "sliding_attention"]
+    return Qwen3ForCausalLM(
+        Qwen3Config(**_SMALL, layer_types=kinds, use_sliding_window=True)
+    ).eval()
+
+
+def build_mistral() -> Any:
+    """A sliding window that is not told layer by layer."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    return MistralForCausalLM(MistralConfig(**_SMALL)).eval()
+
+
 def build_byte_tokenizer() -> Any:
     """A byte-level BPE tokenizer with merges inside and across Chinese characters."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

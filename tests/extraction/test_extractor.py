@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tests.extraction.builders import build_sentencepiece, build_small_chatglm
 from tripletune.data.linearize import parse_target
@@ -15,6 +18,23 @@ from tripletune.extraction.extractor import Extractor
 from tripletune.schema import Example, Span, Triplet
 
 TEXTS = ["甲公司位于乙市。", "苹果公司，总部地点位于库比蒂诺", "a b"]
+
+
+class Parrot(torch.nn.Module):
+    """Says the same line over and over."""
+
+    def __init__(self, vocab_size: int, line: list[int]) -> None:
+        super().__init__()
+        self.config = LlamaConfig(vocab_size=vocab_size)
+        self.device = torch.device("cpu")
+        self.line = line
+        self.said = 0
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, **_: Any) -> Any:
+        token = self.line[self.said % len(self.line)]
+        self.said += 1
+        logits = torch.nn.functional.one_hot(torch.tensor([[token]]), self.config.vocab_size)
+        return CausalLMOutputWithPast(logits=logits.float(), past_key_values=None)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +105,25 @@ def test_extract_calibrates_confidence(model: Any, tokenizer: Any) -> None:
 def test_extract_free_reads_whatever_is_written(model: Any, tokenizer: Any) -> None:
     found = build(model, tokenizer, constrained=False, relations=None).extract(TEXTS)
     assert [extraction.text for extraction in found] == TEXTS
+
+
+def test_extract_free_ends_an_output_that_repeats_itself(tokenizer: Any) -> None:
+    line = tokenizer.encode_plain("(甲公司, 位于, 乙市)\n")
+    model = Parrot(tokenizer.vocab_size, line)
+    extractor = build(model, tokenizer, constrained=False, max_new_tokens=None)
+    (found,) = extractor.extract(["甲公司位于乙市。" * 10])
+    assert [triplet.key for triplet in found.triplets] == [("甲公司", "位于", "乙市")]
+    assert found.problems == ("'(甲公司, 位于, 乙市)' was repeated; the output was ended there",)
+    assert found.output.count("(甲公司, 位于, 乙市)") == 2
+
+
+def test_encode_all_limits_answers_by_the_length_of_the_text(model: Any, tokenizer: Any) -> None:
+    extractor = build(model, tokenizer, max_new_tokens=None)
+    prompts, limits = extractor.encode_all(["", "甲", "甲" * 100], None)
+    longer = [len(prompt) - len(prompts[0]) for prompt in prompts]
+    assert longer[2] > longer[1] > 0
+    assert limits == [48 + 3 * number for number in longer]
+    assert build(model, tokenizer, max_new_tokens=7).encode_all(["甲"], None)[1] == [7]
 
 
 def test_extract_refuses_what_is_not_a_string(model: Any, tokenizer: Any) -> None:

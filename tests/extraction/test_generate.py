@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.extraction.builders import build_chatglm, build_chatglm2, build_llama, build_sliding
+from tests.extraction.builders import (
+    build_chatglm,
+    build_chatglm2,
+    build_gemma2,
+    build_llama,
+    build_mistral,
+    build_qwen3,
+    build_sliding,
+)
 from tripletune.errors import ConfigError
 from tripletune.extraction.generate import GenerationOptions, generate_greedy
 from tripletune.extraction.slot_reader import SlotReader
@@ -17,11 +26,15 @@ BUILDERS = {
     "chatglm2": build_chatglm2,
     "llama": build_llama,
     "gemma3": build_sliding,
+    "gemma2": build_gemma2,
+    "qwen3": build_qwen3,
 }
 
 
 class ScriptedGuide:
     """Allows the given sets of tokens one after another."""
+
+    is_finished = False
 
     def __init__(self, sets: list[list[int]]) -> None:
         self.sets = sets
@@ -63,8 +76,7 @@ def make_options(**changes: Any) -> GenerationOptions:
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [(name, "batch") for name in BUILDERS]
-    + [(name, "slots") for name in ("chatglm", "chatglm2", "llama")],
+    [(name, "batch") for name in BUILDERS] + [(name, "slots") for name in BUILDERS],
 )
 def test_generate_greedy_writes_what_stock_generate_writes(name: str, method: str) -> None:
     model = BUILDERS[name]()
@@ -112,8 +124,6 @@ def test_generate_greedy_gives_the_log_probability_of_each_token(method: str) ->
 @pytest.mark.parametrize("name", ["chatglm", "llama", "gemma3"])
 @pytest.mark.parametrize("method", ["batch", "slots"])
 def test_generate_greedy_reads_forced_tokens_like_chosen_ones(name: str, method: str) -> None:
-    if (name, method) == ("gemma3", "slots"):
-        pytest.skip("a sliding window does not fit slots")
     model = BUILDERS[name]()
     prompts = make_prompts(name)
     free, forced = list(range(4, 29)), [[11], [12], [13]]
@@ -160,10 +170,59 @@ def test_generate_greedy_refuses_an_empty_prompt() -> None:
 
 
 def test_generate_greedy_refuses_slots_for_a_sliding_window() -> None:
-    with pytest.raises(ConfigError, match="'slots' does not fit Gemma3ForCausalLM"):
-        generate_greedy(build_sliding(), [[5]], make_options(method="slots"))
+    with pytest.raises(ConfigError, match="'slots' does not fit MistralForCausalLM"):
+        generate_greedy(build_mistral(), [[5]], make_options(method="slots"))
 
 
 def test_generation_options_refuse_a_batch_size_of_zero() -> None:
     with pytest.raises(ConfigError, match="0, 12; need at least 1"):
         make_options(batch_size=0)
+
+
+class EndingGuide:
+    """Allows everything and ends after some tokens."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    @property
+    def is_finished(self) -> bool:
+        return self.left == 0
+
+    def allowed(self) -> None:
+        return None
+
+    def advance(self, token_id: int) -> None:
+        self.left -= 1
+
+
+@pytest.mark.parametrize(("method", "num_steps"), [("batch", 4), ("slots", 5)])
+def test_generate_greedy_ends_a_row_as_soon_as_its_guide_is_finished(
+    method: str, num_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_llama()
+    widths: list[int] = []
+    forward = model.forward
+
+    @wraps(forward)
+    def count(**inputs: Any) -> Any:
+        widths.append(len(inputs["input_ids"]))
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", count)
+    guides = [EndingGuide(2), EndingGuide(4), EndingGuide(2)]
+    options = make_options(end_token_id=99, method=method)
+    results = generate_greedy(model, [[5], [6], [7]], options, guides=guides)
+    assert [(len(r.token_ids), r.is_complete) for r in results] == [(2, True), (4, True), (2, True)]
+    assert len(widths) == num_steps
+    assert widths[-1] == (1 if method == "batch" else 3)
+
+
+@pytest.mark.parametrize("method", ["batch", "slots"])
+def test_generate_greedy_holds_each_row_to_its_own_limit(method: str) -> None:
+    prompts = make_prompts("llama")
+    limits = [1, 2, 3, 4, 5, 6, 90]
+    results = generate_greedy(
+        build_llama(), prompts, make_options(end_token_id=99, method=method), limits=limits
+    )
+    assert [(len(r.token_ids), r.is_complete) for r in results] == [(n, False) for n in limits]

@@ -6,11 +6,22 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.extraction.builders import build_chatglm, build_chatglm2, build_llama, build_sliding
+from tests.extraction.builders import (
+    build_chatglm,
+    build_chatglm2,
+    build_llama,
+    build_mistral,
+    build_sliding,
+)
 from tripletune.extraction.generate import GenerationOptions, generate_greedy
 from tripletune.extraction.slot_reader import SlotReader, supports_slots
 
-BUILDERS = {"chatglm": build_chatglm, "chatglm2": build_chatglm2, "llama": build_llama}
+BUILDERS = {
+    "chatglm": build_chatglm,
+    "chatglm2": build_chatglm2,
+    "llama": build_llama,
+    "gemma3": build_sliding,
+}
 
 
 class Recording(TorchDispatchMode):
@@ -27,9 +38,15 @@ class Recording(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("build", "expected"),
-    [(build_chatglm, True), (build_chatglm2, True), (build_llama, True), (build_sliding, False)],
+    [
+        (build_chatglm, True),
+        (build_chatglm2, True),
+        (build_llama, True),
+        (build_sliding, True),
+        (build_mistral, False),
+    ],
 )
-def test_supports_slots_excludes_sliding_windows(build: Any, expected: bool) -> None:
+def test_supports_slots_excludes_windows_that_no_mask_tells(build: Any, expected: bool) -> None:
     assert supports_slots(build()) is expected
 
 

@@ -101,8 +101,9 @@ def extract(
     ] = None,
     batch_size: BatchOption = 16,
     max_new_tokens: Annotated[
-        int, typer.Option("--max_new_tokens", min=1, help="每段最多生成的词元数")
-    ] = 256,
+        int | None,
+        typer.Option("--max_new_tokens", min=1, help="每段最多生成的词元数 (默认: 按原文长度)"),
+    ] = None,
     window_chars: Annotated[
         int | None,
         typer.Option("--window_chars", min=8, help="长文档每段的最多字符数 (默认: 按训练文本)"),

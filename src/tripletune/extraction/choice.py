@@ -12,6 +12,8 @@ from tripletune.extraction.states import TokenArray
 
 __all__ = ["Choice", "choose_tokens"]
 
+_CACHED_NUMBERS = 2**19
+
 
 class Choice:
     """The chosen tokens: on the device at once, on the host when they have been computed.
@@ -53,8 +55,9 @@ def choose_tokens(logits: Tensor, allowed: Sequence[TokenArray] | None) -> Choic
         allowed: Ids for each row, possibly none. None: every token.
     """
     if allowed is None:
-        top, tokens = logits.max(dim=-1)
-        return Choice(tokens, top.float() - logits.float().logsumexp(dim=-1))
+        tokens = logits.argmax(dim=-1)
+        top = logits.gather(1, tokens[:, None])[:, 0]
+        return Choice(tokens, top.float() - _logsumexp(logits))
     lengths = np.array([len(ids) for ids in allowed])
     widest = int(lengths.max())
     if widest == 0:
@@ -73,6 +76,14 @@ def choose_tokens(logits: Tensor, allowed: Sequence[TokenArray] | None) -> Choic
     top, places = values.max(dim=-1)
     scores = (top - values.logsumexp(dim=-1)).nan_to_num(0.0)
     return Choice(ids.gather(1, places[:, None])[:, 0], scores)
+
+
+def _logsumexp(logits: Tensor) -> Tensor:
+    """(B,) fp32. On the CPU a few rows at a time, whose copies stay in its cache."""
+    num_rows = len(logits) if logits.is_cuda else max(1, _CACHED_NUMBERS // logits.shape[1])
+    starts = range(0, len(logits), num_rows)
+    sums = [logits[start : start + num_rows].float().logsumexp(dim=-1) for start in starts]
+    return torch.cat(sums)
 
 
 def _copy_to_host(tensor: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -24,6 +24,7 @@ from tripletune.extraction.generate import (
 )
 from tripletune.extraction.guide import TripletGuide
 from tripletune.extraction.reading import read_constrained, read_free
+from tripletune.extraction.repetition import FreeGuide
 from tripletune.extraction.vocabulary import Vocabulary, build_vocabulary
 from tripletune.extraction.windows import Window, iter_windows, merge_windows
 from tripletune.schema import Example, Extraction, Triplet
@@ -32,6 +33,8 @@ __all__ = ["Extractor"]
 
 _BATCHES_AHEAD = 8
 _WINDOW_CHARS = 320
+_LONGEST_ANSWER = 2048
+_FEWEST_TOKENS, _TOKENS_PER_TOKEN = 48, 3
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -42,7 +45,8 @@ class Extractor:
         model: A causal language model, with or without adapter.
         tokenizer: Its tokenizer.
         relations: The relations there are: names, or a schema. Needed when `constrained`.
-        max_new_tokens: Longest answer about a window, end token included.
+        max_new_tokens: Longest answer about a window, end token included. None: by the length of
+            the window, 48 tokens and three for each of its own, which targets hardly ever exceed.
         batch_size: Windows computed together.
         constrained: Whether the model can write nothing but triplets whose items stand in the
             text and whose relation is one of `relations`. Without, output is read tolerantly.
@@ -72,7 +76,7 @@ class Extractor:
         tokenizer: Any,
         *,
         relations: Sequence[str] | RelationSchema | None = None,
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = None,
         batch_size: int = 16,
         constrained: bool = False,
         relations_in_prompt: bool = False,
@@ -91,7 +95,7 @@ class Extractor:
         self.options = GenerationOptions(
             end_token_id=end_token_id,
             pad_token_id=end_token_id if pad_token_id is None else pad_token_id,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=_LONGEST_ANSWER if max_new_tokens is None else max_new_tokens,
             batch_size=batch_size,
             method=method,
             use_cuda_graphs=use_cuda_graphs,
@@ -99,6 +103,7 @@ class Extractor:
         self.model = model
         self.tokenizer = tokenizer
         self.schema = read_schema(relations)
+        self.max_new_tokens = max_new_tokens
         self.constrained = constrained
         self.relations_in_prompt = relations_in_prompt
         self.max_triplets = max_triplets
@@ -242,6 +247,17 @@ class Extractor:
             names = [relation.name for relation in schema]
         return encode_prompt(self.tokenizer, render_query(text, relations=names))
 
+    def encode_all(
+        self, texts: Sequence[str], schema: RelationSchema | None
+    ) -> tuple[list[list[int]], list[int]]:
+        """Prompts for texts, and the longest answer to each in tokens."""
+        prompts = [self.encode(text, schema) for text in texts]
+        if self.max_new_tokens is not None:
+            return prompts, [self.max_new_tokens] * len(prompts)
+        around = len(self.encode("", schema))
+        limits = [_FEWEST_TOKENS + _TOKENS_PER_TOKEN * (len(ids) - around) for ids in prompts]
+        return prompts, [min(max(limit, _FEWEST_TOKENS), _LONGEST_ANSWER) for limit in limits]
+
     def adjust(self, triplet: Triplet) -> Triplet | None:
         """The triplet with calibrated confidence, or None when that is too low."""
         confidence = triplet.confidence
@@ -256,27 +272,38 @@ class Extractor:
     def _extract_windows(
         self, texts: Sequence[str], schema: RelationSchema | None
     ) -> list[Extraction]:
-        prompts = [self.encode(text, schema) for text in texts]
+        prompts, limits = self.encode_all(texts, schema)
         found: dict[int, Extraction] = {}
+        read: Callable[[int, Generated], Extraction]
+        guides: list[Any]
+        if self.constrained:
+            constraint = self._find_constraint(schema)
+            pairs = zip(texts, limits, strict=True)
+            guides = [self.build_guide(text, constraint, limit) for text, limit in pairs]
+
+            def read(index: int, output: Generated) -> Extraction:
+                return read_constrained(texts[index], output, guides[index], constraint)
+
+        else:
+            vocabulary = self._find_vocabulary()
+            guides = [FreeGuide(vocabulary) for _ in texts]
+
+            def read(index: int, output: Generated) -> Extraction:
+                written, repeated = self._decode(output.token_ids), guides[index].repeated
+                return read_free(texts[index], written, output, vocabulary, repeated=repeated)
+
         # Each output is read as it comes, while the device works on the others.
         with evaluation(self.model):
-            if not self.constrained:
-                for index, output in iter_greedy(self.model, prompts, self.options):
-                    found[index] = self._read_free(texts[index], output)
-            else:
-                constraint = self._find_constraint(schema)
-                guides = [self.build_guide(text, constraint) for text in texts]
-                for index, output in iter_greedy(self.model, prompts, self.options, guides=guides):
-                    guide = guides[index]
-                    found[index] = read_constrained(texts[index], output, guide, constraint)
-                    guide.release()
+            for index, output in iter_greedy(
+                self.model, prompts, self.options, guides=guides, limits=limits
+            ):
+                found[index] = read(index, output)
+                guides[index].release()
         return [found[index] for index in range(len(texts))]
 
-    def build_guide(self, text: str, constraint: Constraint) -> TripletGuide:
-        """A guide for one output about a text, with this extractor's limits."""
-        return constraint.build_guide(
-            text, max_triplets=self.max_triplets, max_tokens=self.options.max_new_tokens
-        )
+    def build_guide(self, text: str, constraint: Constraint, max_tokens: int) -> TripletGuide:
+        """A guide for one output about a text, of so many tokens at most."""
+        return constraint.build_guide(text, max_triplets=self.max_triplets, max_tokens=max_tokens)
 
     def _find_constraint(self, schema: RelationSchema | None) -> Constraint:
         if schema is None:
@@ -303,12 +330,11 @@ class Extractor:
         kept = tuple(triplet for triplet in adjusted if triplet is not None)
         return replace(extraction, triplets=kept)
 
-    def _read_free(self, text: str, generated: Generated) -> Extraction:
+    def _find_vocabulary(self) -> Vocabulary | None:
         try:
-            vocabulary = self.vocabulary
+            return self.vocabulary
         except ModelError:
-            vocabulary = None
-        return read_free(text, self._decode(generated.token_ids), generated, vocabulary)
+            return None
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         if hasattr(self.tokenizer, "decode_text"):

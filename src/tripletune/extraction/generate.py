@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from tripletune.errors import ConfigError
 from tripletune.extraction.batch_reader import BatchReader, evaluation
 from tripletune.extraction.choice import Choice, choose_tokens
-from tripletune.extraction.slot_reader import SlotReader, supports_slots
+from tripletune.extraction.slot_reader import SlotReader, count_slots, round_places, supports_slots
 from tripletune.extraction.states import TokenArray
 
 __all__ = [
@@ -63,7 +64,7 @@ class GenerationOptions:
         end_token_id: The token that ends an answer.
         pad_token_id: What to pad with.
         max_new_tokens: Longest answer, end token included.
-        batch_size: Rows computed together.
+        batch_size: Rows computed together; fewer where a GPU has no room for so many.
         method: See the module's text; `auto` takes slots on a GPU, for models that can be fed so,
             when there are more prompts than one batch holds or guides.
         use_cuda_graphs: Whether slots replay a recorded step.
@@ -90,8 +91,16 @@ class GenerationOptions:
 class TokenGuide(Protocol):
     """Says, token by token, what a row may write."""
 
-    def allowed(self) -> TokenArray:
-        """The ids that may come next; none ends the row."""
+    @property
+    def is_finished(self) -> bool:
+        """Whether the row ends here, which is asked after every token."""
+        ...
+
+    def allowed(self) -> TokenArray | None:
+        """The ids that may come next, of which there may be none, which ends the row; None: all.
+
+        The guides of one call all give ids, or all give None.
+        """
         ...
 
     def advance(self, token_id: int) -> None:
@@ -105,7 +114,8 @@ class _Row:
 
     index: int
     guide: TokenGuide | None
-    options: GenerationOptions
+    end_token_id: int
+    limit: int
     on_token: OnToken | None
     token_ids: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
@@ -116,16 +126,16 @@ class _Row:
         if token < 0:
             return self.finish(is_complete=True)
         self.log_probabilities.append(score)
-        is_end = token == self.options.end_token_id
+        is_end = token == self.end_token_id
         if not is_end:
             self.token_ids.append(token)
             if self.guide is not None:
                 self.guide.advance(token)
         if self.on_token is not None:
             self.on_token(self.index, token, score)
-        if is_end:
+        if is_end or (self.guide is not None and self.guide.is_finished):
             return self.finish(is_complete=True)
-        if len(self.token_ids) == self.options.max_new_tokens:
+        if len(self.token_ids) == self.limit:
             return self.finish(is_complete=False)
         return None
 
@@ -133,7 +143,7 @@ class _Row:
         """Notes the tokens that the guide leaves no choice about."""
         while self.guide is not None:
             allowed = self.guide.allowed()
-            if len(allowed) > 1:
+            if allowed is None or len(allowed) > 1:
                 return None
             finished = self.take(int(allowed[0]) if len(allowed) else -1, 0.0)
             if finished is not None:
@@ -151,6 +161,7 @@ def generate_greedy(
     options: GenerationOptions,
     *,
     guides: Sequence[TokenGuide] | None = None,
+    limits: Sequence[int] | None = None,
     on_token: OnToken | None = None,
 ) -> list[Generated]:
     """What the model writes after each prompt, in the order of the prompts.
@@ -160,6 +171,7 @@ def generate_greedy(
         prompts: Token ids of each prompt, at least one each.
         options: How to generate.
         guides: One for each prompt; None allows every token.
+        limits: Longest answer to each prompt, end token included. None: `options.max_new_tokens`.
         on_token: Called with the prompt's index, the token and its log-probability as they come,
             the end token included, when the guide has taken note of it.
 
@@ -168,7 +180,7 @@ def generate_greedy(
             window or takes no positions.
     """
     results: dict[int, Generated] = dict(
-        iter_greedy(model, prompts, options, guides=guides, on_token=on_token)
+        iter_greedy(model, prompts, options, guides=guides, limits=limits, on_token=on_token)
     )
     return [results[index] for index in range(len(prompts))]
 
@@ -179,6 +191,7 @@ def iter_greedy(
     options: GenerationOptions,
     *,
     guides: Sequence[TokenGuide] | None = None,
+    limits: Sequence[int] | None = None,
     on_token: OnToken | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """As `generate_greedy`, giving (index of the prompt, answer) as each is finished."""
@@ -191,7 +204,13 @@ def iter_greedy(
             "alone; use 'batch' or 'auto'"
         )
     rows = [
-        _Row(index, guides[index] if guides is not None else None, options, on_token)
+        _Row(
+            index,
+            guides[index] if guides is not None else None,
+            options.end_token_id,
+            options.max_new_tokens if limits is None else limits[index],
+            on_token,
+        )
         for index in range(len(prompts))
     ]
     rows.sort(key=lambda row: -len(prompts[row.index]))
@@ -241,7 +260,8 @@ def _choose_where_read(logits: Tensor, rows: Sequence[_Row]) -> dict[int, tuple[
     ready = [place for place, row in enumerate(rows) if row.num_read == len(row.token_ids)]
     if not ready:
         return {}
-    choice = _choose(logits[ready], [rows[place] for place in ready])
+    some = logits if len(ready) == len(rows) else logits[ready]
+    choice = _choose(some, [rows[place] for place in ready])
     return dict(zip(ready, zip(*choice.read(), strict=True), strict=True))
 
 
@@ -256,16 +276,32 @@ def _take_unread(rows: Sequence[_Row], reader: BatchReader) -> list[list[int]]:
 def _generate_in_slots(
     model: Any, prompts: Sequence[Sequence[int]], rows: list[_Row], options: GenerationOptions
 ) -> Iterator[tuple[int, Generated]]:
+    """Rows of about the same length together: a slot has the room of the longest of them."""
+    rooms = {row.index: round_places(len(prompts[row.index]) + row.limit) for row in rows}
+    rows.sort(key=lambda row: -rooms[row.index])
+    while rows:
+        num_places = rooms[rows[0].index]
+        fitting = [row for row in rows if 2 * rooms[row.index] >= num_places]
+        rows = rows[len(fitting) :]
+        yield from _generate_in_slots_of(num_places, model, prompts, fitting, options)
+
+
+def _generate_in_slots_of(
+    num_places: int,
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    rows: list[_Row],
+    options: GenerationOptions,
+) -> Iterator[tuple[int, Generated]]:
     """One step behind: the device reads the newest tokens while guides take note of them.
 
     A row that turns out to be finished has its last step thrown away.
     """
     waiting = deque(rows)
-    longest = max(len(prompt) for prompt in prompts)
     reader = SlotReader(
         model,
-        num_slots=min(options.batch_size, len(rows)),
-        num_places=longest + options.max_new_tokens,
+        num_slots=min(options.batch_size, len(rows), count_slots(model, num_places)),
+        num_places=num_places,
         pad_token_id=options.pad_token_id,
         use_cuda_graphs=options.use_cuda_graphs,
     )
@@ -301,7 +337,7 @@ def _admit(
         return []
     choices = []
     while free and waiting:
-        longest = len(prompts[waiting[0].index])
+        longest = max(len(prompts[row.index]) for row in islice(waiting, len(free)))
         count = min(len(free), len(waiting), max(1, _PROMPT_TOKENS_AT_ONCE // longest))
         slots, free = free[:count], free[count:]
         rows = [waiting.popleft() for _ in range(count)]
@@ -336,6 +372,6 @@ def _shrink(
 
 
 def _choose(logits: Tensor, rows: Sequence[_Row]) -> Choice:
-    if not rows or rows[0].guide is None:
-        return choose_tokens(logits, None)
-    return choose_tokens(logits, [row.guide.allowed() for row in rows if row.guide is not None])
+    allowed = [row.guide.allowed() for row in rows if row.guide is not None]
+    known = [ids for ids in allowed if ids is not None]
+    return choose_tokens(logits, known or None)

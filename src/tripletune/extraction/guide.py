@@ -13,7 +13,7 @@ from tripletune.data.linearize import EMPTY_TARGET
 from tripletune.errors import ConfigError
 from tripletune.extraction.automaton import TextAutomaton
 from tripletune.extraction.states import State, TokenArray
-from tripletune.extraction.vocabulary import Vocabulary
+from tripletune.extraction.vocabulary import Vocabulary, restore_characters
 
 __all__ = ["TripletGuide", "WrittenLine", "score_lines"]
 
@@ -86,6 +86,11 @@ class TripletGuide:
             allowed = allowed[~self._vocabulary.breaks_line[allowed]]
         return allowed
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the output ends here, whatever the model would write next."""
+        return bool(self._repeated)
+
     def advance(self, token_id: int) -> None:
         """Takes note of a token.
 
@@ -121,18 +126,18 @@ class TripletGuide:
         lines = dict(self._lines)
         if self._repeated:
             return list(lines), f"{self._repeated!r} was repeated; the output was ended there"
-        if _restore(self._line) == EMPTY_TARGET:
+        if restore_characters(self._line) == EMPTY_TARGET:
             return [], ""
         if not self._state.is_final:
             return list(lines), f"the output did not end within {self._max_tokens} tokens"
-        last = _restore(self._line)
+        last = restore_characters(self._line)
         if last in lines:
             return list(lines), f"{last!r} was repeated; the output was ended there"
         lines[last] = None
         return list(lines), ""
 
     def _close_line(self, line: str) -> None:
-        line = _restore(line)
+        line = restore_characters(line)
         if line in self._lines and not self._repeated:
             self._repeated = line
         elif not self._repeated:
@@ -169,11 +174,6 @@ def score_lines(
         texts += others
         sums += [score] * len(others)
     return [
-        WrittenLine(_restore(text), min(1.0, exp(total)))
+        WrittenLine(restore_characters(text), min(1.0, exp(total)))
         for text, total in zip(texts, sums, strict=True)
     ]
-
-
-def _restore(symbols: str) -> str:
-    """The characters of some symbols; bytes that make no character become U+FFFD."""
-    return symbols.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -62,15 +62,29 @@ def place_line(line: WrittenLine, text: str, form: TextForm, constraint: Constra
 
 
 def read_free(
-    text: str, output: str, generated: Generated, vocabulary: Vocabulary | None
+    text: str,
+    output: str,
+    generated: Generated,
+    vocabulary: Vocabulary | None,
+    *,
+    repeated: str = "",
 ) -> Extraction:
     """The extraction of an output that was not constrained, read tolerantly.
 
     Triplets keep the items as the model wrote them; an item that is not in the text has no span.
     Without a vocabulary they have no confidence.
+
+    Args:
+        text: What was extracted from.
+        output: What the model wrote.
+        generated: Its tokens.
+        vocabulary: What they write, where that is known.
+        repeated: What the output was ended for repeating, or "".
     """
     parsed = parse_free(output)
     problems = list(parsed.problems)
+    if repeated:
+        problems.append(f"{repeated!r} was repeated; the output was ended there")
     if not generated.is_complete:
         problems.append(f"the output did not end within {len(generated.token_ids)} tokens")
     confidence = _score_freely(generated, vocabulary) if vocabulary is not None else {}

@@ -11,7 +11,8 @@ slot 2    p p p p p p a a a a a x . .
 
 All shapes stay the same from step to step, so a step can be recorded once and replayed as a CUDA
 graph. What a query may see is said by the padding mask alone: the cache reports that the query
-stands behind its last place, so the model's causal rule hides nothing.
+stands behind its last place, so the model's causal rule hides nothing. Networks with layers of
+sliding window are given the mask of each kind of layer ready made.
 """
 
 from __future__ import annotations
@@ -26,27 +27,66 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
+from tripletune.models.causal_mask import convert_explicit_mask
 
-__all__ = ["SlotReader", "supports_slots"]
+__all__ = ["SlotReader", "count_slots", "round_places", "supports_slots"]
 
 _ROUNDING = 64
 _STEPS_BEFORE_RECORDING = 3
 """Recording costs some steps' time, and a shape that comes up at the end may not last that long."""
 
 
+_SHARE_FOR_SLOTS = 0.7
+_TAKE_READY_MASKS = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen3"})
+"""Models whose forward pass takes the masks of full and sliding layers as a dictionary."""
+
+
 def supports_slots(model: Any) -> bool:
-    """Whether a model attends by its mask alone: no sliding window, no recurrent state."""
+    """Whether a model attends by its mask alone: no recurrent state, no window of its own."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    takes_kinds = kinds == {"full_attention"} or (
+        kinds <= {"full_attention", "sliding_attention"}
+        and model.config.model_type in _TAKE_READY_MASKS
+    )
     has_positions = "position_ids" in accepted_arguments(model)
     no_window = not getattr(config, "sliding_window", None)
     implementation = str(getattr(config, "_attn_implementation", "eager"))
     return (
-        kinds == {"full_attention"}
+        takes_kinds
         and (no_window or hasattr(config, "layer_types"))
         and has_positions
         and implementation in ("sdpa", "eager")
     )
+
+
+def count_slots(model: Any, num_places: int) -> int:
+    """How many slots of so many places the free memory of the model's device has room for.
+
+    At least 1; on the CPU, whose memory is not looked at, as many as anyone may want.
+    """
+    if model.device.type != "cuda":
+        return 2**31
+    config = model.config.get_text_config()
+    num_heads = config.num_attention_heads
+    if getattr(config, "multi_query_attention", False):
+        num_groups = config.multi_query_group_num
+    else:
+        num_groups = getattr(config, "num_key_value_heads", None) or num_heads
+    width = (
+        getattr(config, "head_dim", None)
+        or getattr(config, "kv_channels", None)
+        or config.hidden_size // num_heads
+    )
+    num_bytes = 2 * config.num_hidden_layers * num_groups * width * model.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(model.device)
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    return max(1, int(_SHARE_FOR_SLOTS * free / (num_bytes * num_places)))
+
+
+def round_places(num_places: int) -> int:
+    """The places that a slot is given for so many: a multiple of 64."""
+    return -(-num_places // _ROUNDING) * _ROUNDING
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -75,13 +115,20 @@ class _SlotLayer(CacheLayerMixin):
             setattr(self, name, states.new_zeros(shape))
         self.is_initialized = True
 
-    def fill(self, slots: Tensor, key_states: Tensor, value_states: Tensor) -> None:
-        """Puts a prompt's states, (B, H, S, D), at the start of some slots."""
+    def fill(self, slots: Tensor, key_states: Tensor, value_states: Tensor, length: int) -> None:
+        """Puts a prompt's states at the start of some slots.
+
+        Args:
+            slots: (B,).
+            key_states: (B, H, S, D); a sliding layer may have kept the last of them only.
+            value_states: Likewise.
+            length: Places of the whole prompt, S or more.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        length = key_states.shape[2]
-        self.keys[slots, :, :length] = key_states
-        self.values[slots, :, :length] = value_states
+        first = length - key_states.shape[2]
+        self.keys[slots, :, first:length] = key_states
+        self.values[slots, :, first:length] = value_states
 
     def select(self, slots: Tensor) -> None:
         """Keeps some slots only."""
@@ -163,7 +210,7 @@ class SlotReader:
         self._num_steps: dict[int, int] = {}
         self._pool: Any = None  # one for all records, which never run at the same time
         self._takes_keep = "logits_to_keep" in accepted_arguments(model)
-        self._num_places = -(-num_places // _ROUNDING) * _ROUNDING
+        self._num_places = round_places(num_places)
         device = model.device
         two_rows = find_position_scheme(model) == "two_rows"
         self._ahead = torch.tensor([[0], [1]] if two_rows else [1], device=device)
@@ -171,7 +218,11 @@ class SlotReader:
         self._positions = torch.zeros(shape, dtype=torch.long, device=device)
         self._tokens = torch.zeros((num_slots, 1), dtype=torch.long, device=device)
         self._mask = torch.zeros((num_slots, self._num_places), dtype=torch.long, device=device)
-        num_layers = model.config.get_text_config().num_hidden_layers
+        config = model.config.get_text_config()
+        num_layers = config.num_hidden_layers
+        slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        self._window: int | None = config.sliding_window if slides else None
+        self._index = torch.arange(self._num_places, device=device)
         self._cache = _SlotCache(num_layers, num_slots, self._num_places, device)
         self._last_index: tuple[tuple[int, ...], Tensor] | None = None
         self._filled = np.zeros(num_slots, dtype=np.int64)
@@ -203,7 +254,7 @@ class SlotReader:
         self._cache.places[index] = length - 1
         self._filled[list(slots)] = length
         for layer, read in zip(self._cache.layers, reader.cache.layers, strict=True):
-            layer.fill(index, read.keys, read.values)
+            layer.fill(index, read.keys, read.values, length)
         return logits
 
     def set_tokens(self, slots: Sequence[int], tokens: Tensor) -> None:
@@ -213,8 +264,7 @@ class SlotReader:
     def step(self) -> Tensor:
         """Reads the next token of every slot: logits (slots, V). Free slots give anything."""
         self._filled = np.minimum(self._filled + 1, self._num_places)
-        needed = -(-int(self._filled.max()) // _ROUNDING) * _ROUNDING
-        length = min(needed, self._num_places)
+        length = min(round_places(int(self._filled.max())), self._num_places)
         if not self._use_graphs:
             return self._step(length)
         return self._replay(length)
@@ -240,7 +290,7 @@ class SlotReader:
         self._mask.scatter_(1, cache.places[:, None], 1)
         outputs = self._model(
             input_ids=self._tokens,
-            attention_mask=self._mask[:, :length],
+            attention_mask=self._build_mask(length),
             position_ids=self._positions,
             past_key_values=cache,
             use_cache=True,
@@ -248,6 +298,23 @@ class SlotReader:
         )
         logits: Tensor = outputs.logits[:, -1]
         return logits
+
+    def _build_mask(self, length: int) -> Tensor | dict[str, Tensor]:
+        """The padding mask (slots, K), or the masks (slots, 1, 1, K) of full and sliding layers."""
+        mask = self._mask[:, :length]
+        if self._window is None:
+            return mask
+        is_seen = mask.bool()
+        distance = self._cache.places[:, None] - self._index[:length]  # (slots, K)
+        masks = {
+            "full_attention": is_seen,
+            "sliding_attention": is_seen & (distance < self._window),
+        }
+        implementation, dtype = str(self._model.config._attn_implementation), self._model.dtype
+        return {
+            kind: convert_explicit_mask(seen[:, None, None], implementation, dtype)
+            for kind, seen in masks.items()
+        }
 
     def _replay(self, length: int) -> Tensor:
         """A step from its record, which is made when steps of this shape have proved common."""

@@ -31,12 +31,19 @@ class _Watcher:
     """Gives each triplet on as soon as its line is complete."""
 
     def __init__(
-        self, extractor: Extractor, constraint: Constraint, pieces: Sequence[tuple[int, Window]]
+        self,
+        extractor: Extractor,
+        constraint: Constraint,
+        pieces: Sequence[tuple[int, Window]],
+        limits: Sequence[int],
     ) -> None:
         self._extractor = extractor
         self._constraint = constraint
         self._pieces = pieces
-        self.guides = [extractor.build_guide(window.text, constraint) for _, window in pieces]
+        self.guides = [
+            extractor.build_guide(window.text, constraint, limit)
+            for (_, window), limit in zip(pieces, limits, strict=True)
+        ]
         self._scores: list[list[float]] = [[] for _ in pieces]
         self._num_given = [0] * len(pieces)
         self._seen: set[tuple[int, Triplet]] = set()
@@ -92,8 +99,8 @@ async def stream_triplets(
         )
         if window.text.strip()
     ]
-    watcher = _Watcher(extractor, constraint, pieces)
-    prompts = [extractor.encode(window.text, chosen) for _, window in pieces]
+    prompts, limits = extractor.encode_all([window.text for _, window in pieces], chosen)
+    watcher = _Watcher(extractor, constraint, pieces, limits)
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Any] = asyncio.Queue()
     is_stopped = threading.Event()
@@ -115,6 +122,7 @@ async def stream_triplets(
                 prompts,
                 extractor.options,
                 guides=watcher.guides,
+                limits=limits,
                 on_token=on_token,
             ):
                 for pair in watcher.find_new(piece, is_finished=True):

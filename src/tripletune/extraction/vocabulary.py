@@ -23,7 +23,7 @@ import numpy as np
 from tripletune.data.prompts import find_end_token_id
 from tripletune.errors import ModelError
 
-__all__ = ["TokenTrie", "Vocabulary", "build_vocabulary", "spell_bytes"]
+__all__ = ["TokenTrie", "Vocabulary", "build_vocabulary", "restore_characters", "spell_bytes"]
 
 _BLANK = "▁"
 _GUARD = "甲"
@@ -137,6 +137,16 @@ def spell_bytes(character: str) -> str:
         ['0xdcc3', '0xdca9']
     """
     return "".join(chr(0xDC00 + byte) for byte in character.encode("utf-8"))
+
+
+def restore_characters(symbols: str) -> str:
+    """The characters of some symbols; bytes that make no character become U+FFFD.
+
+    Example:
+        >>> restore_characters(spell_bytes("é"))
+        'é'
+    """
+    return symbols.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def build_vocabulary(tokenizer: Any) -> Vocabulary:
