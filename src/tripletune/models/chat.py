@@ -6,14 +6,13 @@ this file only generates.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from transformers.generation.logits_process import LogitsProcessorList
-from transformers.generation.streamers import BaseStreamer
+
+from tripletune.models.streaming import iter_generated_ids
 
 __all__ = ["ChatMixin"]
 
@@ -44,7 +43,7 @@ class ChatMixin:
             tokenizer: The model's own tokenizer.
             query: What the user says.
             history: Earlier (query, answer) turns.
-            max_length: Prompt and answer together, in tokens.
+            max_length: Prompt and answer together, in tokens; not used with `max_new_tokens`.
             num_beams: As `generate`.
             do_sample: As `generate`.
             top_p: As `generate`; used when sampling.
@@ -55,12 +54,13 @@ class ChatMixin:
         history = list(history or [])
         if do_sample:
             kwargs |= {"top_p": top_p, "temperature": temperature}
+        if "max_new_tokens" not in kwargs:
+            kwargs["max_length"] = max_length
         input_ids = self._encode_chat(tokenizer, query, history)
         with torch.inference_mode():
             output_ids = self.generate(  # type: ignore[attr-defined]
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
-                max_length=max_length,
                 num_beams=num_beams,
                 do_sample=do_sample,
                 logits_processor=logits_processor,
@@ -89,27 +89,18 @@ class ChatMixin:
         history = list(history or [])
         if do_sample:
             kwargs |= {"top_p": top_p, "temperature": temperature}
+        if "max_new_tokens" not in kwargs:
+            kwargs["max_length"] = max_length
         input_ids = self._encode_chat(tokenizer, query, history)
-        arrived = _TokenQueue()
-
-        def generate() -> None:
-            try:
-                with torch.inference_mode():
-                    self.generate(  # type: ignore[attr-defined]
-                        input_ids,
-                        attention_mask=torch.ones_like(input_ids),
-                        max_length=max_length,
-                        do_sample=do_sample,
-                        logits_processor=logits_processor,
-                        streamer=arrived,
-                        **kwargs,
-                    )
-            except BaseException as error:
-                arrived.tokens.put(error)
-
-        threading.Thread(target=generate, daemon=True).start()
         answer: list[int] = []
-        for token in arrived:
+        for token in iter_generated_ids(
+            self,
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            do_sample=do_sample,
+            logits_processor=logits_processor,
+            **kwargs,
+        ):
             answer.append(token)
             response = tokenizer.decode_chat(answer)
             yield response, [*history, (query, response)]
@@ -117,26 +108,3 @@ class ChatMixin:
     def _encode_chat(self, tokenizer: Any, query: str, history: History) -> torch.Tensor:
         device = self.device  # type: ignore[attr-defined]
         return torch.tensor([tokenizer.build_chat_ids(query, history)], device=device)
-
-
-class _TokenQueue(BaseStreamer):
-    """Carries new tokens from the generating thread; the first delivery is the prompt."""
-
-    def __init__(self) -> None:
-        self.tokens: queue.Queue[int | BaseException | None] = queue.Queue()
-        self._prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._prompt_seen:
-            for token in value.reshape(-1).tolist():
-                self.tokens.put(token)
-        self._prompt_seen = True
-
-    def end(self) -> None:
-        self.tokens.put(None)
-
-    def __iter__(self) -> Iterator[int]:
-        while (token := self.tokens.get()) is not None:
-            if isinstance(token, BaseException):
-                raise token
-            yield token
