@@ -77,6 +77,7 @@ class TrainingSettings(BaseModel):
     max_source_length: int = Field(512, ge=8)
     max_target_length: int = Field(256, ge=4)
     long_texts: Literal["drop", "shorten"] = "drop"
+    relations_per_prompt: int | None = Field(None, ge=1)
     cache_dir: Path | None = None
 
     logging_steps: int = Field(5, ge=1)

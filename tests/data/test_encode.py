@@ -31,6 +31,16 @@ def test_encode_prompt_then_answer_then_end():
     assert encoded == TokenizedExample([*prompt, *map(ord, "(甲, 位于, 乙)"), 2], len(prompt))
 
 
+def test_relations_stand_in_the_prompt_of_their_own_example():
+    encoded, _ = encode([ONE, ONE], relations=[["位于"], ["作者", "位于"]])
+    prompts = [e.input_ids[: e.num_prompt_tokens - 1] for e in encoded]
+    wording = "请从以下文本中抽取三元组，格式为(主体, 关系, 客体)，关系限于{}:\n甲位于乙。"
+    assert ["".join(map(chr, ids)) for ids in prompts] == [
+        wording.format("位于"),
+        wording.format("作者、位于"),
+    ]
+
+
 def test_labels_are_the_answer_and_its_end_only():
     (encoded,), _ = encode([ONE])
     answer = [*map(ord, "(甲, 位于, 乙)"), 2]

@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tripletune.data.relation_schema import Relation, RelationSchema
-from tripletune.data.subschemas import find_hard_negatives, iter_prompted, sample_subschemas
+from tripletune.data.subschemas import (
+    find_hard_negatives,
+    iter_prompted,
+    sample_subschemas,
+    split_relations,
+)
 from tripletune.errors import ConfigError
 from tripletune.schema import Example, Triplet
 
@@ -33,7 +38,7 @@ def test_hard_negatives_share_types_or_wording() -> None:
 
 
 def test_positive_comes_with_its_hard_negative() -> None:
-    parts = sample_subschemas(EXAMPLE, SCHEMA, size=4, num_hard=1, num_random=0)
+    parts = sample_subschemas(EXAMPLE, SCHEMA, size=2, num_hard=1, num_random=0)
     assert sorted(map(sorted, parts)) == [["母亲", "父亲"]]
 
 
@@ -58,9 +63,10 @@ def test_every_relation_is_asked_exactly_once(
     asked = [name for part in parts for name in part]
     assert len(asked) == len(set(asked))
     assert names <= set(asked) <= {*SCHEMA.names, *names}
-    assert len(asked) <= len(names) * (1 + num_hard) + num_random
+    assert len(asked) <= max(size, len(names) * (1 + num_hard) + num_random)
     assert all(len(part) == size for part in parts[:-1])
     assert all(size <= 2 * len(part) for part in parts) or len(parts) == 1
+    assert len(parts[0]) >= min(size, len(set(SCHEMA.names) | names))
 
 
 def test_prompted_examples_hold_what_their_prompt_asks_for() -> None:
@@ -76,6 +82,24 @@ def test_prompted_examples_hold_what_their_prompt_asks_for() -> None:
     assert sum(map(len, answers.values())) == 3
     assert {(example.text, example.id) for example, _ in prompted} == {("t", "7")}
     assert len(prompted) > 2
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        ("", ()),
+        ("abc", (("a", "b", "c"),)),
+        ("abcde", (("a", "b", "c", "d", "e"),)),
+        ("abcdef", (("a", "b", "c", "d"), ("e", "f"))),
+    ],
+)
+def test_split_relations_leaves_no_small_rest(names: str, parts: tuple[tuple[str, ...]]) -> None:
+    assert split_relations(names, 4) == parts
+
+
+def test_split_relations_names_a_wrong_size() -> None:
+    with pytest.raises(ConfigError, match="relations_per_prompt: 0 is too few"):
+        split_relations("ab", 0)
 
 
 def test_wrong_sizes_are_named() -> None:

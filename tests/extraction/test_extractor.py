@@ -14,7 +14,7 @@ from tripletune.data.linearize import parse_target
 from tripletune.data.relation_schema import Relation, RelationSchema
 from tripletune.errors import ConfigError, DataError
 from tripletune.extraction.calibration import Calibrator
-from tripletune.extraction.extractor import Extractor
+from tripletune.extraction.extractor import Extractor, RelationPart
 from tripletune.schema import Example, Span, Triplet
 
 TEXTS = ["甲公司位于乙市。", "苹果公司，总部地点位于库比蒂诺", "a b"]
@@ -119,11 +119,12 @@ def test_extract_free_ends_an_output_that_repeats_itself(tokenizer: Any) -> None
 
 def test_encode_all_limits_answers_by_the_length_of_the_text(model: Any, tokenizer: Any) -> None:
     extractor = build(model, tokenizer, max_new_tokens=None)
-    prompts, limits = extractor.encode_all(["", "甲", "甲" * 100], None)
+    part = RelationPart()
+    prompts, limits = extractor.encode_all([("", part), ("甲", part), ("甲" * 100, part)])
     longer = [len(prompt) - len(prompts[0]) for prompt in prompts]
     assert longer[2] > longer[1] > 0
     assert limits == [48 + 3 * number for number in longer]
-    assert build(model, tokenizer, max_new_tokens=7).encode_all(["甲"], None)[1] == [7]
+    assert build(model, tokenizer, max_new_tokens=7).encode_all([("甲", part)])[1] == [7]
 
 
 def test_extract_refuses_what_is_not_a_string(model: Any, tokenizer: Any) -> None:
@@ -138,7 +139,7 @@ def test_iter_extract_keeps_ids_and_order(model: Any, tokenizer: Any) -> None:
 
 
 def test_extractor_refuses_a_constraint_without_relations(model: Any, tokenizer: Any) -> None:
-    with pytest.raises(ConfigError, match=r"relations: None, but a constraint needs them"):
+    with pytest.raises(ConfigError, match=r"relations: None, but a constraint or the prompt"):
         build(model, tokenizer, relations=None)
 
 
@@ -148,11 +149,52 @@ def test_extractor_refuses_one_string_as_relations(model: Any, tokenizer: Any) -
 
 
 def test_extractor_lists_relations_in_the_prompt_when_asked(model: Any, tokenizer: Any) -> None:
-    schema = RelationSchema((Relation("位于"), Relation("总部地点")))
-    listed = build(model, tokenizer, relations_in_prompt=True).encode("甲", schema)
-    bare = build(model, tokenizer).encode("甲", schema)
-    assert "位于" in tokenizer.decode_text(listed)
-    assert "位于" not in tokenizer.decode_text(bare)
+    schema = RelationSchema(tuple(map(Relation, ("位于", "总部地点", "创始人"))))
+
+    def render(**options: Any) -> list[str]:
+        extractor = build(model, tokenizer, relations=schema, **options)
+        parts = extractor.find_parts(schema)
+        return [tokenizer.decode_text(extractor.encode("甲", part)) for part in parts]
+
+    # This tokenizer writes full-width commas as narrow ones.
+    opening = "请从以下文本中抽取三元组,格式为(主体, 关系, 客体)"
+    assert [render(relations_per_prompt=size) for size in (1, 2, 3)] == [
+        [f"{opening},关系限于{name}:\n甲" for name in ("位于", "总部地点", "创始人")],
+        [f"{opening},关系限于位于、总部地点:\n甲", f"{opening},关系限于创始人:\n甲"],
+        [f"{opening},关系限于位于、总部地点、创始人:\n甲"],
+    ]
+    assert render() == [f"{opening}:\n甲"]
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_extractor_refuses_a_prompt_without_relations(
+    model: Any, tokenizer: Any, constrained: bool
+) -> None:
+    for relations in (None, []):
+        with pytest.raises(
+            ConfigError, match=r"relations: (None|\(\)), but a constraint or the pr"
+        ):
+            build(
+                model,
+                tokenizer,
+                relations=relations,
+                constrained=constrained,
+                relations_per_prompt=2,
+            )
+
+
+def test_extract_merges_what_each_prompt_of_a_text_gives(model: Any, tokenizer: Any) -> None:
+    names = ["位于", "创始人", "总部地点"]
+    asked = build(model, tokenizer, relations=names, relations_per_prompt=1).extract(TEXTS)
+    single = [
+        build(model, tokenizer, relations=[name], relations_per_prompt=1).extract(TEXTS)
+        for name in names
+    ]
+    assert [extraction.triplets for extraction in asked] == [
+        tuple(triplet for extraction in some for triplet in extraction.triplets)
+        for some in zip(*single, strict=True)
+    ]
+    assert {triplet.relation for e in asked for triplet in e.triplets} == set(names)
 
 
 def test_stream_gives_the_triplets_of_extract(model: Any, tokenizer: Any) -> None:
@@ -180,7 +222,7 @@ def test_from_pretrained_uses_schema_and_calibration_of_the_folder(
 
     from tripletune.data.relation_schema import save_schema
     from tripletune.extraction.calibration import save_calibrator
-    from tripletune.extraction.loading import save_window_chars
+    from tripletune.extraction.loading import save_reading_settings
 
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     model.save_pretrained(base)
@@ -191,10 +233,10 @@ def test_from_pretrained_uses_schema_and_calibration_of_the_folder(
     tuned.save_pretrained(adapter)
     save_schema(RelationSchema((Relation("位于"),)), adapter / "schema.json")
     save_calibrator(Calibrator("isotonic", ((0.0, 0.5), (1.0, 0.5))), adapter)
-    save_window_chars(adapter, ["甲" * 70])
+    save_reading_settings(adapter, ["甲" * 70], relations_per_prompt=1)
     extractor = Extractor.from_pretrained(adapter, base_model=str(base), max_new_tokens=40)
     assert extractor.constrained
-    assert extractor.window_chars == 70
+    assert (extractor.window_chars, extractor.relations_per_prompt) == (70, 1)
     found = extractor.extract(TEXTS)
     relations = {(t.relation, t.confidence) for e in found for t in e.triplets}
     assert relations == {("位于", 0.5)}

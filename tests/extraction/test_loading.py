@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tripletune.errors import AdapterError, OutputError
-from tripletune.extraction.loading import load_adapter, save_window_chars
+from tripletune.extraction.loading import ReadingSettings, load_adapter, save_reading_settings
 
 
 def test_load_adapter_refuses_a_folder_without_adapter(tmp_path: Path) -> None:
@@ -31,21 +32,25 @@ def test_load_adapter_refuses_a_damaged_schema(tmp_path: Path) -> None:
         load_adapter(tmp_path)
 
 
-def test_save_window_chars_writes_what_training_texts_suggest(tmp_path: Path) -> None:
-    assert save_window_chars(tmp_path, ["甲" * 70, "乙"]) == 70
+def test_save_reading_settings_writes_what_training_texts_suggest(tmp_path: Path) -> None:
+    assert save_reading_settings(tmp_path, ["甲" * 70, "乙"]) == ReadingSettings(70, None)
     written = json.loads((tmp_path / "extraction.json").read_text(encoding="utf-8"))
-    assert written == {"window_chars": 70}
+    assert written == {"window_chars": 70, "relations_per_prompt": None}
 
 
-def test_save_window_chars_reports_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_save_reading_settings_reports_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"none/extraction\.json: cannot be written"):
-        save_window_chars(tmp_path / "none", [])
+        save_reading_settings(tmp_path / "none", [])
 
 
-def test_load_adapter_refuses_a_window_that_is_no_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["window_chars", "relations_per_prompt"])
+@pytest.mark.parametrize("value", ["9", 0, True, [1]])
+def test_load_adapter_refuses_a_setting_that_is_no_number(
+    tmp_path: Path, name: str, value: object
+) -> None:
     (tmp_path / "adapter_config.json").write_text(
         '{"base_model_name_or_path": "embedded"}', encoding="utf-8"
     )
-    (tmp_path / "extraction.json").write_text('{"window_chars": "9"}', encoding="utf-8")
-    with pytest.raises(AdapterError, match="window_chars '9' is not a number"):
+    (tmp_path / "extraction.json").write_text(json.dumps({name: value}), encoding="utf-8")
+    with pytest.raises(AdapterError, match=re.escape(f"{name} {value!r} is not a number")):
         load_adapter(tmp_path)

@@ -218,6 +218,38 @@ def test_run_goes_on_as_if_it_had_not_been_interrupted(settings, short_answers, 
     assert [r["loss"] for r in again if "loss" in r] == [r["loss"] for r in history if "loss" in r]
 
 
+def test_run_asks_at_extraction_what_it_asked_in_training(settings, monkeypatch):
+    from tripletune.extraction import extractor as extraction
+
+    run = TrainingRun(settings.changed(relations_per_prompt=1, max_target_length=40))
+    run.train()
+    trained = {tuple(e.input_ids[: e.num_prompt_tokens]) for e in run._train_set.examples}
+    asked = []
+    generate = extraction.iter_greedy
+
+    def note(model, prompts, *rest, **options):
+        asked.extend(map(tuple, prompts))
+        return generate(model, prompts, *rest, **options)
+
+    monkeypatch.setattr(extraction, "iter_greedy", note)
+    texts = [example.text for example in EXAMPLES]
+    for extractor in (
+        extraction.Extractor.from_pretrained(settings.output_dir, max_new_tokens=8),
+        extraction.Extractor.from_pretrained(
+            settings.output_dir, max_new_tokens=8, constrained=False
+        ),
+        run,
+    ):
+        asked.clear()
+        extractor.extract(texts)
+        # Three relations, four texts, and one relation a prompt: all of them are asked, both times.
+        assert len(asked) == 12
+        assert set(asked) == trained
+    asked.clear()
+    assert set(run.score()) == {"precision", "recall", "f1"}
+    assert set(asked) == trained
+
+
 def test_run_scores_at_most_200_sentences(settings):
     run = TrainingRun(settings)
     assert run.num_scored == 0

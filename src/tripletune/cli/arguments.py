@@ -30,6 +30,7 @@ _HELP = {
     "max_source_length": "提示最长多少token",
     "max_target_length": "答案最长多少token",
     "long_texts": "提示过长时: drop (丢弃) 或 shorten (缩短文本)",
+    "relations_per_prompt": "提示中每次列出多少种关系, 每个文本分几次问 (默认不列出)",
     "cache_dir": "词元缓存目录 (默认: 输出目录下的 token_cache)",
     "resume_from_checkpoint": "从检查点继续: 目录, 或 auto (最近一个)",
     "seed": "随机种子",
@@ -88,7 +89,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _converter(name: str, default: Any) -> Any:
-    if name == "early_stopping_patience":
+    if name in ("early_stopping_patience", "relations_per_prompt"):
         return int
     if name == "packing" or isinstance(default, bool):
         return _read_bool

@@ -106,7 +106,7 @@ def load_encoded(
     max_target_tokens: int,
     cache_dir: str | Path,
     long_texts: LongTextPolicy = "drop",
-    relations: Sequence[str] | None = None,
+    relations: Sequence[Sequence[str]] | None = None,
 ) -> tuple[EncodedFile, EncodingReport]:
     """The tokenised examples, from the cache or made for it now.
 
@@ -127,9 +127,8 @@ def load_encoded(
         "max_source_tokens": max_source_tokens,
         "max_target_tokens": max_target_tokens,
         "long_texts": long_texts,
-        "relations": None if relations is None else list(relations),
     }
-    key = _compute_key(examples, tokenizer, settings)
+    key = _compute_key(examples, relations, tokenizer, settings)
     target, side = folder / f"{key}.arrow", folder / f"{key}.json"
     from filelock import FileLock
 
@@ -138,7 +137,7 @@ def load_encoded(
         with FileLock(folder / f"{key}.lock"):
             found = _open(target, side)
             if found is None:
-                report = _write(examples, tokenizer, settings, target, side)
+                report = _write(examples, relations, tokenizer, settings, target, side)
                 found = EncodedFile(target), report
     except OSError as error:
         if isinstance(error, OutputError):
@@ -150,19 +149,30 @@ def load_encoded(
     return found
 
 
-def _compute_key(examples: Sequence[Example], tokenizer: Any, settings: dict[str, Any]) -> str:
+def _compute_key(
+    examples: Sequence[Example],
+    relations: Sequence[Sequence[str]] | None,
+    tokenizer: Any,
+    settings: dict[str, Any],
+) -> str:
     digest = hashlib.blake2b(f"{_VERSION} {json.dumps(settings)}\n".encode(), digest_size=16)
+    for names in relations or ():
+        digest.update(_join(names))
     for example in examples:
         parts = (example.text, *(item for triplet in example.triplets for item in triplet.key))
-        # Lengths first, so that no two examples have the same bytes.
-        digest.update(f"{list(map(len, parts))}{''.join(parts)}".encode("utf-8", "surrogatepass"))
+        digest.update(_join(parts))
     digest.update(_describe_tokenizer(tokenizer))
     # Wording of prompt and target, special tokens and chat template all show in one example.
-    query = render_query(_PROBE.text, relations=settings["relations"])
+    query = render_query(_PROBE.text, relations=None if relations is None else ["甲", "乙"])
     answer = render_target(_PROBE.triplets)
     probe = [encode_prompt(tokenizer, query), encode_answer(tokenizer, answer)]
     digest.update(json.dumps([query, answer, probe]).encode())
     return digest.hexdigest()
+
+
+def _join(parts: Sequence[str]) -> bytes:
+    """Some strings as bytes, with their lengths first, so that no others have the same."""
+    return f"{list(map(len, parts))}{''.join(parts)}".encode("utf-8", "surrogatepass")
 
 
 def _describe_tokenizer(tokenizer: Any) -> bytes:
@@ -190,6 +200,7 @@ def _open(target: Path, side: Path) -> tuple[EncodedFile, EncodingReport] | None
 
 def _write(
     examples: Sequence[Example],
+    relations: Sequence[Sequence[str]] | None,
     tokenizer: Any,
     settings: dict[str, Any],
     target: Path,
@@ -199,12 +210,18 @@ def _write(
     columns = [("input_ids", arrow.list_(arrow.int32())), ("num_prompt_tokens", arrow.int32())]
     schema = arrow.schema(columns)
     total = EncodingReport()
-    part = target.with_suffix(".part")
+    unfinished = target.with_suffix(".part")
     try:
-        with arrow.OSFile(str(part), "wb") as sink, arrow.ipc.new_file(sink, schema) as writer:
+        with (
+            arrow.OSFile(str(unfinished), "wb") as sink,
+            arrow.ipc.new_file(sink, schema) as writer,
+        ):
             for start in range(0, len(examples), _BATCH_EXAMPLES):
-                batch = examples[start : start + _BATCH_EXAMPLES]
-                encoded, report = encode_examples(batch, tokenizer, **settings)
+                part = slice(start, start + _BATCH_EXAMPLES)
+                names = None if relations is None else relations[part]
+                encoded, report = encode_examples(
+                    examples[part], tokenizer, relations=names, **settings
+                )
                 _add(total, report)
                 rows = {
                     "input_ids": [example.input_ids for example in encoded],
@@ -213,9 +230,9 @@ def _write(
                 writer.write_table(arrow.table(rows, schema=schema))
         side.write_text(json.dumps(dataclasses.asdict(total)) + "\n", encoding="utf-8")
         # Last, because the file's being there says that all of it is.
-        os.replace(part, target)
+        os.replace(unfinished, target)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return total
 
 

@@ -75,7 +75,7 @@ def encode_examples(
     max_source_tokens: int,
     max_target_tokens: int,
     long_texts: LongTextPolicy = "drop",
-    relations: Sequence[str] | None = None,
+    relations: Iterable[Sequence[str]] | None = None,
 ) -> tuple[list[TokenizedExample], EncodingReport]:
     """Token ids of every example that fits, and the count of those that do not.
 
@@ -86,18 +86,23 @@ def encode_examples(
         max_target_tokens: Longest answer, end token included.
         long_texts: What to do when a prompt is too long: `drop` the example, or `shorten` its text
             to the sentences that fit, keeping the triplets that still stand in them.
-        relations: Names to list in the prompt.
+        relations: Names to list in the prompt of each example, as many as there are examples.
     """
     encoded: list[TokenizedExample] = []
     report = EncodingReport()
-    for index, example in enumerate(examples):
+    pairs = (
+        ((e, None) for e in examples)
+        if relations is None
+        else zip(examples, relations, strict=True)
+    )
+    for index, (example, names) in enumerate(pairs):
         report.num_examples += 1
-        prompt = _encode_query(tokenizer, example.text, relations)
+        prompt = _encode_query(tokenizer, example.text, names)
         if len(prompt) > max_source_tokens and long_texts == "shorten":
-            shorter = _shorten(example, tokenizer, max_source_tokens, relations)
+            shorter = _shorten(example, tokenizer, max_source_tokens, names)
             if shorter is not None:
                 example = shorter
-                prompt = _encode_query(tokenizer, example.text, relations)
+                prompt = _encode_query(tokenizer, example.text, names)
                 report.num_shortened += 1
         answer = encode_answer(tokenizer, render_target(example.triplets))
         if len(prompt) > max_source_tokens:

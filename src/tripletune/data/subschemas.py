@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from rapidfuzz import fuzz
@@ -19,7 +19,7 @@ from tripletune.data.relation_schema import Relation, RelationSchema
 from tripletune.errors import ConfigError
 from tripletune.schema import Example
 
-__all__ = ["find_hard_negatives", "iter_prompted", "sample_subschemas"]
+__all__ = ["find_hard_negatives", "iter_prompted", "sample_subschemas", "split_relations"]
 
 _MIN_SIMILARITY = 0.5
 
@@ -36,14 +36,14 @@ def sample_subschemas(
     """The relation names to ask for, one tuple a prompt.
 
     Every relation of the example stands in exactly one tuple, so the answers together are its
-    triplets. A last tuple of less than half the size is joined to the one before.
+    triplets. The tuples have the sizes that `split_relations` gives, as at extraction.
 
     Args:
         example: The text and its triplets.
         schema: What relations there are; relations of the example that it lacks are asked too.
         size: How many relations a prompt names.
         num_hard: Hard negatives for each relation of the example.
-        num_random: Further relations drawn at random.
+        num_random: Further relations drawn at random; more where a prompt would not be full.
         seed: Same seed and text, same draw.
 
     Raises:
@@ -62,9 +62,24 @@ def sample_subschemas(
         near = [other for other in hard.get(name, ()) if other not in chosen]
         chosen.extend(near[:num_hard])
     others = [name for name in schema.names if name not in chosen]
-    chosen.extend(rng.sample(others, min(num_random, len(others))))
+    chosen.extend(rng.sample(others, min(max(num_random, size - len(chosen)), len(others))))
     rng.shuffle(chosen)
-    parts = [tuple(chosen[start : start + size]) for start in range(0, len(chosen), size)]
+    return split_relations(chosen, size)
+
+
+def split_relations(names: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
+    """The names in their order, `size` in each part; a last part below half is joined to its left.
+
+    Raises:
+        ConfigError: `size` is below 1.
+
+    Example:
+        >>> split_relations("abcdefghi", 4)
+        (('a', 'b', 'c', 'd'), ('e', 'f', 'g', 'h', 'i'))
+    """
+    if size < 1:
+        raise ConfigError(f"relations_per_prompt: {size!r} is too few; need at least 1")
+    parts = [tuple(names[start : start + size]) for start in range(0, len(names), size)]
     if len(parts) > 1 and 2 * len(parts[-1]) < size:
         parts[-2:] = [parts[-2] + parts[-1]]
     return tuple(parts)

@@ -57,6 +57,11 @@ class Constraint:
         self._tree = RelationTree(map(escape_item, self._relations), vocabulary)
         self._forms = TextFormBuilder(vocabulary)
 
+    @property
+    def relations(self) -> list[Relation]:
+        """The relations that may be written, in order."""
+        return list(self._relations.values())
+
     def build_guide(self, text: str, *, max_triplets: int, max_tokens: int) -> TripletGuide:
         """A guide for one output about a text."""
         return TripletGuide(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from tripletune.data.prompts import encode_prompt, find_end_token_id, render_query
 from tripletune.data.relation_schema import Relation, RelationSchema
+from tripletune.data.subschemas import split_relations
 from tripletune.errors import ConfigError, DataError, ModelError
 from tripletune.extraction.batch_reader import evaluation
 from tripletune.extraction.calibration import Calibrator, load_calibrator
@@ -38,6 +39,29 @@ _FEWEST_TOKENS, _TOKENS_PER_TOKEN = 48, 3
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
+@dataclass(frozen=True, slots=True)
+class RelationPart:
+    """What one prompt asks for.
+
+    Attributes:
+        names: The relations that the prompt lists, or None when it lists none.
+        constraint: The outputs that are allowed, when they are constrained.
+    """
+
+    names: tuple[str, ...] | None = None
+    constraint: Constraint | None = None
+
+    def find_constraint(self) -> Constraint:
+        """The constraint.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.constraint is None:
+            raise ConfigError("constrained: False, so outputs cannot be held to a constraint")
+        return self.constraint
+
+
 class Extractor:
     """Finds the triplets of texts with a fine-tuned model.
 
@@ -50,7 +74,8 @@ class Extractor:
         batch_size: Windows computed together.
         constrained: Whether the model can write nothing but triplets whose items stand in the
             text and whose relation is one of `relations`. Without, output is read tolerantly.
-        relations_in_prompt: Whether the prompt lists the relations, for models trained so.
+        relations_per_prompt: For models trained so: each prompt lists so many of `relations`, and
+            a text is asked about once for each part of them. None: prompts list none.
         max_triplets: Most triplets in a window, when constrained.
         window_chars: Longest text that is read at once; a longer one is read in windows. It should
             not be much more than the texts of the training had. None: 320.
@@ -79,7 +104,7 @@ class Extractor:
         max_new_tokens: int | None = None,
         batch_size: int = 16,
         constrained: bool = False,
-        relations_in_prompt: bool = False,
+        relations_per_prompt: int | None = None,
         max_triplets: int = 64,
         window_chars: int | None = None,
         overlap_chars: int | None = None,
@@ -105,15 +130,15 @@ class Extractor:
         self.schema = read_schema(relations)
         self.max_new_tokens = max_new_tokens
         self.constrained = constrained
-        self.relations_in_prompt = relations_in_prompt
+        self.relations_per_prompt = relations_per_prompt
         self.max_triplets = max_triplets
         self.window_chars = _WINDOW_CHARS if window_chars is None else window_chars
         self.overlap_chars = self.window_chars * 6 // 10 if overlap_chars is None else overlap_chars
         self.min_confidence = min_confidence
         self.calibrator = calibrator
-        self._constraint: tuple[RelationSchema, Constraint] | None = None
-        if constrained:
-            self._find_constraint(self.schema)
+        self._parts: tuple[RelationSchema, list[RelationPart]] | None = None
+        if constrained or relations_per_prompt is not None:
+            self.find_parts(self.schema)
 
     @classmethod
     def from_pretrained(
@@ -131,7 +156,7 @@ class Extractor:
         """The extractor of a trained adapter folder.
 
         Its `schema.json`, `calibration.json` and `extraction.json` (the longest text to read at
-        once) are used where they exist.
+        once, the form of the prompt) are used where they exist.
 
         Args:
             adapter_dir: What training wrote.
@@ -154,8 +179,9 @@ class Extractor:
             adapter_dir, base_model=base_model, quantize=quantize, device=device, dtype=dtype
         )
         options.setdefault("calibrator", load_calibrator(adapter_dir))
-        if options.get("window_chars") is None and loaded.window_chars is not None:
-            options["window_chars"] = loaded.window_chars
+        for name, value in asdict(loaded.reading).items():
+            if options.get(name) is None:
+                options[name] = value
         relations = loaded.schema if relations is None else relations
         constrained = relations is not None if constrained is None else constrained
         return cls(
@@ -189,14 +215,17 @@ class Extractor:
             if not isinstance(text, str):
                 raise DataError(f"texts: number {index} is {text!r}, not a string")
         chosen = self.schema if schema is None else read_schema(schema)
-        windows = [
-            (index, window) for index in range(len(texts)) for window in self._cut(texts[index])
+        questions = [
+            (index, window, part)
+            for index in range(len(texts))
+            for window in self.iter_windows(texts[index])
+            for part in self.find_parts(chosen)
         ]
-        found = self._extract_windows([window.text for _, window in windows], chosen)
-        parts: list[list[tuple[Window, Extraction]]] = [[] for _ in texts]
-        for (index, window), extraction in zip(windows, found, strict=True):
-            parts[index].append((window, extraction))
-        return [self._finish(text, part) for text, part in zip(texts, parts, strict=True)]
+        found = self._answer([(window.text, part) for _, window, part in questions])
+        answers: list[list[tuple[Window, Extraction]]] = [[] for _ in texts]
+        for (index, window, _), extraction in zip(questions, found, strict=True):
+            answers[index].append((window, extraction))
+        return [self._finish(text, some) for text, some in zip(texts, answers, strict=True)]
 
     def iter_extract(
         self,
@@ -231,31 +260,42 @@ class Extractor:
         async for pair in stream_triplets(self, texts, schema=schema):
             yield pair
 
-    def find_constraint(self, schema: RelationSchema | None = None) -> Constraint:
-        """The constraint of a schema, by default the extractor's own; the last one is kept.
+    def find_parts(self, schema: RelationSchema | None) -> list[RelationPart]:
+        """What a text is asked about, one prompt for each; those of the last schema are kept.
 
         Raises:
-            ConfigError: there are no relations.
+            ConfigError: there are no relations, but a constraint or the prompts need them.
         """
-        return self._find_constraint(self.schema if schema is None else schema)
+        if not schema:
+            if self.constrained or self.relations_per_prompt is not None:
+                given = None if schema is None else schema.names
+                raise ConfigError(
+                    f"relations: {given!r}, but a constraint or the prompt needs them; give names "
+                    "or a schema, or use constrained=False (--free) with a model whose prompts "
+                    "list none"
+                )
+            return [RelationPart()]
+        if self._parts is None or self._parts[0] != schema:
+            self._parts = (schema, list(self._iter_parts(schema)))
+        return self._parts[1]
 
-    def encode(self, text: str, schema: RelationSchema | None) -> list[int]:
+    def encode(self, text: str, part: RelationPart) -> list[int]:
         """Token ids of the prompt for a text; lone surrogates are read as U+FFFD."""
         text = _SURROGATE.sub("\ufffd", text)
-        names = None
-        if self.relations_in_prompt and schema is not None:
-            names = [relation.name for relation in schema]
-        return encode_prompt(self.tokenizer, render_query(text, relations=names))
+        return encode_prompt(self.tokenizer, render_query(text, relations=part.names))
 
     def encode_all(
-        self, texts: Sequence[str], schema: RelationSchema | None
+        self, questions: Sequence[tuple[str, RelationPart]]
     ) -> tuple[list[list[int]], list[int]]:
-        """Prompts for texts, and the longest answer to each in tokens."""
-        prompts = [self.encode(text, schema) for text in texts]
+        """Prompts for texts and what they are asked about, and the longest answers in tokens."""
+        prompts = [self.encode(text, part) for text, part in questions]
         if self.max_new_tokens is not None:
             return prompts, [self.max_new_tokens] * len(prompts)
-        around = len(self.encode("", schema))
-        limits = [_FEWEST_TOKENS + _TOKENS_PER_TOKEN * (len(ids) - around) for ids in prompts]
+        around = {part: len(self.encode("", part)) for part in {part for _, part in questions}}
+        limits = [
+            _FEWEST_TOKENS + _TOKENS_PER_TOKEN * (len(ids) - around[part])
+            for ids, (_, part) in zip(prompts, questions, strict=True)
+        ]
         return prompts, [min(max(limit, _FEWEST_TOKENS), _LONGEST_ANSWER) for limit in limits]
 
     def adjust(self, triplet: Triplet) -> Triplet | None:
@@ -269,28 +309,29 @@ class Extractor:
             return None
         return replace(triplet, confidence=round(confidence, 6))
 
-    def _extract_windows(
-        self, texts: Sequence[str], schema: RelationSchema | None
-    ) -> list[Extraction]:
-        prompts, limits = self.encode_all(texts, schema)
+    def _answer(self, questions: Sequence[tuple[str, RelationPart]]) -> list[Extraction]:
+        prompts, limits = self.encode_all(questions)
         found: dict[int, Extraction] = {}
         read: Callable[[int, Generated], Extraction]
         guides: list[Any]
         if self.constrained:
-            constraint = self._find_constraint(schema)
-            pairs = zip(texts, limits, strict=True)
-            guides = [self.build_guide(text, constraint, limit) for text, limit in pairs]
+            guides = [
+                self.build_guide(text, part, limit)
+                for (text, part), limit in zip(questions, limits, strict=True)
+            ]
 
             def read(index: int, output: Generated) -> Extraction:
-                return read_constrained(texts[index], output, guides[index], constraint)
+                text, part = questions[index]
+                return read_constrained(text, output, guides[index], part.find_constraint())
 
         else:
             vocabulary = self._find_vocabulary()
-            guides = [FreeGuide(vocabulary) for _ in texts]
+            guides = [FreeGuide(vocabulary) for _ in questions]
 
             def read(index: int, output: Generated) -> Extraction:
                 written, repeated = self._decode(output.token_ids), guides[index].repeated
-                return read_free(texts[index], written, output, vocabulary, repeated=repeated)
+                text = questions[index][0]
+                return read_free(text, written, output, vocabulary, repeated=repeated)
 
         # Each output is read as it comes, while the device works on the others.
         with evaluation(self.model):
@@ -299,23 +340,29 @@ class Extractor:
             ):
                 found[index] = read(index, output)
                 guides[index].release()
-        return [found[index] for index in range(len(texts))]
+        return [found[index] for index in range(len(questions))]
 
-    def build_guide(self, text: str, constraint: Constraint, max_tokens: int) -> TripletGuide:
+    def build_guide(self, text: str, part: RelationPart, max_tokens: int) -> TripletGuide:
         """A guide for one output about a text, of so many tokens at most."""
-        return constraint.build_guide(text, max_triplets=self.max_triplets, max_tokens=max_tokens)
+        return part.find_constraint().build_guide(
+            text, max_triplets=self.max_triplets, max_tokens=max_tokens
+        )
 
-    def _find_constraint(self, schema: RelationSchema | None) -> Constraint:
-        if schema is None:
-            raise ConfigError(
-                "relations: None, but a constraint needs them; give names or a schema, or use "
-                "constrained=False (--free)"
-            )
-        if self._constraint is None or self._constraint[0] != schema:
-            self._constraint = (schema, Constraint(self.vocabulary, schema))
-        return self._constraint[1]
+    def _iter_parts(self, schema: RelationSchema) -> Iterator[RelationPart]:
+        whole = Constraint(self.vocabulary, schema) if self.constrained else None
+        if self.relations_per_prompt is None:
+            yield RelationPart(constraint=whole)
+            return
+        relations = list(schema) if whole is None else whole.relations
+        names = [relation.name for relation in relations]
+        for part in split_relations(names, self.relations_per_prompt):
+            constraint = None
+            if whole is not None:
+                constraint = Constraint(self.vocabulary, [r for r in relations if r.name in part])
+            yield RelationPart(part, constraint)
 
-    def _cut(self, text: str) -> Iterator[Window]:
+    def iter_windows(self, text: str) -> Iterator[Window]:
+        """The windows in which a text is read, blank ones left out."""
         windows = iter_windows(
             text, max_chars=self.window_chars, max_overlap_chars=self.overlap_chars
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,31 @@ from tripletune.data.relation_schema import RelationSchema
 from tripletune.errors import AdapterError, OutputError
 from tripletune.extraction.windows import choose_window_chars
 
-__all__ = ["SCHEMA_FILE", "SETTINGS_FILE", "LoadedAdapter", "load_adapter", "save_window_chars"]
+__all__ = [
+    "SCHEMA_FILE",
+    "SETTINGS_FILE",
+    "LoadedAdapter",
+    "ReadingSettings",
+    "load_adapter",
+    "save_reading_settings",
+]
 
 SCHEMA_FILE = "schema.json"
 SETTINGS_FILE = "extraction.json"
 _SHARE_FOR_WEIGHTS = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingSettings:
+    """How a model was trained to read, as `extraction.json` has it.
+
+    Attributes:
+        window_chars: Longest text to read at once, in characters; None: not known.
+        relations_per_prompt: How many relations each prompt lists; None: prompts list none.
+    """
+
+    window_chars: int | None = None
+    relations_per_prompt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +47,37 @@ class LoadedAdapter:
         model: The base model with the adapter, merged into it unless it is quantised.
         tokenizer: The base model's tokenizer.
         schema: The relations of the training data, when they were saved.
-        window_chars: Longest text to read at once, when it was saved.
+        reading: How the model is to read, as far as it was saved.
     """
 
     model: Any
     tokenizer: Any
     schema: RelationSchema | None
-    window_chars: int | None
+    reading: ReadingSettings
 
 
-def save_window_chars(adapter_dir: str | Path, texts: Iterable[str]) -> int:
-    """Writes to `extraction.json` how long a text the model reads at once, and returns it.
+def save_reading_settings(
+    adapter_dir: str | Path, texts: Iterable[str], *, relations_per_prompt: int | None = None
+) -> ReadingSettings:
+    """Writes to `extraction.json` how the model reads a text, and returns it.
 
     Args:
         adapter_dir: The adapter's folder.
-        texts: Those of the training data; their lengths decide.
+        texts: Those of the training data; their lengths decide how long a text is read at once.
+        relations_per_prompt: As in training.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    window_chars = choose_window_chars([len(text) for text in texts])
+    settings = ReadingSettings(
+        choose_window_chars([len(text) for text in texts]), relations_per_prompt
+    )
     path = Path(adapter_dir) / SETTINGS_FILE
     try:
-        path.write_text(json.dumps({"window_chars": window_chars}) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return window_chars
+    return settings
 
 
 def load_adapter(
@@ -83,9 +108,9 @@ def load_adapter(
     schema = None
     if (folder / SCHEMA_FILE).is_file():
         schema = RelationSchema.from_record(_read_json(folder / SCHEMA_FILE))
-    window_chars = None
+    reading = ReadingSettings()
     if (folder / SETTINGS_FILE).is_file():
-        window_chars = _read_window_chars(folder / SETTINGS_FILE)
+        reading = _read_settings(folder / SETTINGS_FILE)
     check_adapter_folder(folder)
     if quantize is None:
         quantize = _needs_quantisation(name, device)
@@ -104,17 +129,20 @@ def load_adapter(
         from tripletune.models.nf4_products import expand_for_many_tokens
 
         expand_for_many_tokens(model)
-    return LoadedAdapter(model.eval(), tokenizer, schema, window_chars)
+    return LoadedAdapter(model.eval(), tokenizer, schema, reading)
 
 
-def _read_window_chars(path: Path) -> int:
-    value = _read_json(path).get("window_chars")
-    if type(value) is not int or value < 1:
-        raise AdapterError(
-            f"{path}: window_chars {value!r} is not a number of characters, at least 1; mend it or "
-            "delete the file"
-        )
-    return value
+def _read_settings(path: Path) -> ReadingSettings:
+    record = _read_json(path)
+    found = {}
+    for name in ("window_chars", "relations_per_prompt"):
+        value = record.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise AdapterError(
+                f"{path}: {name} {value!r} is not a number of at least 1; mend it or train again"
+            )
+        found[name] = value
+    return ReadingSettings(**found)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

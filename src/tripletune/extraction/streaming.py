@@ -12,13 +12,12 @@ from tripletune.errors import ConfigError
 from tripletune.extraction.generate import iter_greedy
 from tripletune.extraction.guide import TripletGuide, score_lines
 from tripletune.extraction.reading import place_line
-from tripletune.extraction.windows import Window, iter_windows
+from tripletune.extraction.windows import Window
 from tripletune.schema import Span, Triplet
 
 if TYPE_CHECKING:
     from tripletune.data.relation_schema import RelationSchema
-    from tripletune.extraction.constraint import Constraint
-    from tripletune.extraction.extractor import Extractor
+    from tripletune.extraction.extractor import Extractor, RelationPart
 
 __all__ = ["stream_triplets"]
 
@@ -33,16 +32,14 @@ class _Watcher:
     def __init__(
         self,
         extractor: Extractor,
-        constraint: Constraint,
-        pieces: Sequence[tuple[int, Window]],
+        pieces: Sequence[tuple[int, Window, RelationPart]],
         limits: Sequence[int],
     ) -> None:
         self._extractor = extractor
-        self._constraint = constraint
         self._pieces = pieces
         self.guides = [
-            extractor.build_guide(window.text, constraint, limit)
-            for (_, window), limit in zip(pieces, limits, strict=True)
+            extractor.build_guide(window.text, part, limit)
+            for (_, window, part), limit in zip(pieces, limits, strict=True)
         ]
         self._scores: list[list[float]] = [[] for _ in pieces]
         self._num_given = [0] * len(pieces)
@@ -56,17 +53,18 @@ class _Watcher:
         if not new:
             return []
         self._num_given[piece] = len(lines)
-        index, window = self._pieces[piece]
-        form = self._constraint.build_form(window.text)
+        index, window, part = self._pieces[piece]
+        constraint = part.find_constraint()
+        form = constraint.build_form(window.text)
         scored = {
             line.text: line
             for line in reversed(
-                score_lines(self._constraint.vocabulary, guide.token_ids, self._scores[piece])
+                score_lines(constraint.vocabulary, guide.token_ids, self._scores[piece])
             )
         }
         found = []
         for text in new:
-            placed = place_line(scored[text], window.text, form, self._constraint)
+            placed = place_line(scored[text], window.text, form, constraint)
             triplet = self._extractor.adjust(_move(placed, window.start))
             if triplet is not None and (index, triplet) not in self._seen:
                 self._seen.add((index, triplet))
@@ -90,17 +88,14 @@ async def stream_triplets(
     if not extractor.constrained:
         raise ConfigError("stream: constrained is False; only constrained output can be streamed")
     chosen = extractor.schema if schema is None else read_schema(schema)
-    constraint = extractor.find_constraint(chosen)
     pieces = [
-        (index, window)
+        (index, window, part)
         for index, text in enumerate(texts)
-        for window in iter_windows(
-            text, max_chars=extractor.window_chars, max_overlap_chars=extractor.overlap_chars
-        )
-        if window.text.strip()
+        for window in extractor.iter_windows(text)
+        for part in extractor.find_parts(chosen)
     ]
-    prompts, limits = extractor.encode_all([window.text for _, window in pieces], chosen)
-    watcher = _Watcher(extractor, constraint, pieces, limits)
+    prompts, limits = extractor.encode_all([(window.text, part) for _, window, part in pieces])
+    watcher = _Watcher(extractor, pieces, limits)
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Any] = asyncio.Queue()
     is_stopped = threading.Event()

@@ -9,6 +9,8 @@ from typing import Any
 
 from tripletune.config import TrainingSettings
 from tripletune.data.cache import EncodedFile, load_encoded
+from tripletune.data.relation_schema import RelationSchema
+from tripletune.data.subschemas import iter_prompted
 from tripletune.errors import DataError
 from tripletune.schema import Example
 
@@ -21,20 +23,48 @@ logger = logging.getLogger("tripletune")
 
 
 def encode_data(
-    examples: Sequence[Example], tokenizer: Any, settings: TrainingSettings, *, path: Path
+    examples: Sequence[Example],
+    tokenizer: Any,
+    settings: TrainingSettings,
+    *,
+    path: Path,
+    schema: RelationSchema,
 ) -> EncodedFile:
-    """The token ids of the examples that fit.
+    """The token ids of the examples that fit, several of each when prompts list relations.
 
     Args:
         examples: Those of a data file.
         tokenizer: The model's tokenizer.
         settings: Lengths and what to do with long texts; where the cache lies.
         path: The data file, for messages.
+        schema: The relations that prompts list, when `relations_per_prompt` asks for it.
 
     Raises:
-        DataError: nothing fits.
+        DataError: nothing fits, or there are no relations to list.
         OutputError: the cache cannot be written.
     """
+    relations = None
+    if settings.relations_per_prompt is not None:
+        if not schema:
+            raise DataError(
+                f"relations_per_prompt: {settings.relations_per_prompt} cannot be listed, because "
+                "the training data has no triplet; leave it out",
+                path=path,
+            )
+        prompted = [
+            pair
+            for example in examples
+            for pair in iter_prompted(
+                example, schema, size=settings.relations_per_prompt, seed=settings.seed
+            )
+        ]
+        logger.info(
+            "每个提示列出 %d 种关系: %d 条数据成为 %d 条提示",
+            settings.relations_per_prompt,
+            len(examples),
+            len(prompted),
+        )
+        examples, relations = [pair[0] for pair in prompted], [pair[1] for pair in prompted]
     encoded, report = load_encoded(
         examples,
         tokenizer,
@@ -42,6 +72,7 @@ def encode_data(
         max_target_tokens=settings.max_target_length,
         long_texts=settings.long_texts,
         cache_dir=settings.cache_dir or settings.output_dir / CACHE_FOLDER,
+        relations=relations,
     )
     if report.num_kept < report.num_examples or report.num_shortened:
         logger.warning(

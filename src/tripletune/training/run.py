@@ -32,6 +32,7 @@ class TrainingRun:
     Attributes:
         model: The adapted model, after `setup_model_and_tokenizer`.
         tokenizer: Its tokenizer.
+        schema: The `RelationSchema` of the training data, after `prepare_datasets`.
         validation_examples: What is scored, after `prepare_datasets`.
         trainer: The `TripletTrainer`, after `train`.
     """
@@ -43,6 +44,7 @@ class TrainingRun:
         self.trainer: Any = None
         self.train_examples: list[Example] = []
         self.validation_examples: list[Example] = []
+        self.schema: Any = None
         self._train_set: Any = None
         self._validation_set: Any = None
         self._memory_plan: Any = None
@@ -108,7 +110,10 @@ class TrainingRun:
         """
         if self.tokenizer is None:
             self.setup_model_and_tokenizer()
+        from tripletune.data.relation_schema import learn_schema
+
         settings = self.settings
+        self.schema = learn_schema(self.train_examples)
         logger.info("准备训练数据集...")
         self._train_set = self._encode(self.train_examples, settings.train_file)
         logger.info("准备验证数据集...")
@@ -119,7 +124,9 @@ class TrainingRun:
         from tripletune.training.trainer import ExampleDataset
 
         logger.info("加载了 %d 条数据从 %s", len(examples), path)
-        return ExampleDataset(encode_data(examples, self.tokenizer, self.settings, path=path))
+        return ExampleDataset(
+            encode_data(examples, self.tokenizer, self.settings, path=path, schema=self.schema)
+        )
 
     def train(self) -> dict[str, float]:
         """Trains, saves adapter, tokenizer, curves and history, and gives the last evaluation.
@@ -187,6 +194,8 @@ class TrainingRun:
                 self.tokenizer,
                 self.validation_examples[: self.num_scored],
                 max_new_tokens=self.settings.max_target_length,
+                relations=self.schema,
+                relations_per_prompt=self.settings.relations_per_prompt,
             )
 
     def extract(self, texts: Sequence[str]) -> list[Any]:
@@ -199,6 +208,8 @@ class TrainingRun:
                 self.model.eval(),
                 self.tokenizer,
                 max_new_tokens=self.settings.max_target_length,
+                relations=self.schema,
+                relations_per_prompt=self.settings.relations_per_prompt,
             )
             return extractor.extract(texts)
 
@@ -302,12 +313,14 @@ class TrainingRun:
 
     def _save_extraction_settings(self) -> None:
         """Writes what constrained extraction reads: the relations learnt, and a text's length."""
-        from tripletune.data.relation_schema import learn_schema, save_schema
-        from tripletune.extraction.loading import save_window_chars
+        from tripletune.data.relation_schema import save_schema
+        from tripletune.extraction.loading import save_reading_settings
 
-        save_schema(learn_schema(self.train_examples), self.settings.output_dir / "schema.json")
-        save_window_chars(
-            self.settings.output_dir, (example.text for example in self.train_examples)
+        save_schema(self.schema, self.settings.output_dir / "schema.json")
+        save_reading_settings(
+            self.settings.output_dir,
+            (example.text for example in self.train_examples),
+            relations_per_prompt=self.settings.relations_per_prompt,
         )
 
     def _save(self) -> dict[str, float]:
@@ -327,14 +340,21 @@ class TrainingRun:
 
 
 def score_model(
-    model: Any, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int = 256
+    model: Any, tokenizer: Any, examples: Sequence[Example], **options: Any
 ) -> dict[str, float]:
-    """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction."""
+    """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction.
+
+    Args:
+        model: Of any kind the `Extractor` takes.
+        tokenizer: Its tokenizer.
+        examples: Texts and gold triplets.
+        **options: As the `Extractor`.
+    """
     from tripletune.evaluation import evaluate
     from tripletune.extraction.extractor import Extractor
     from tripletune.training.faults import extract_within_memory
 
-    extractor = Extractor(model, tokenizer, max_new_tokens=max_new_tokens)
+    extractor = Extractor(model, tokenizer, **options)
     extractions = map_over_ranks(
         lambda texts: extract_within_memory(extractor, texts),
         [example.text for example in examples],
