@@ -8,12 +8,12 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from tripletune.data.collate import with_label_count
 from tripletune.errors import ResourceError, TripletuneError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "explain_fault",
@@ -115,6 +115,10 @@ def split_batch(inputs: dict[str, Any], num_pieces: int) -> list[dict[str, Any]]
             `attention_mask`, whose documents begin where the positions do.
         num_pieces: At least 1.
     """
+    from torch import Tensor
+
+    from tripletune.data.collate import with_label_count
+
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     if not _is_packed(inputs):
         rows = len(inputs["input_ids"])
