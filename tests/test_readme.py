@@ -54,7 +54,7 @@ def test_readme_names_only_flags_that_exist(readme):
     flags = set(re.findall(r"(?<![\w-])--(\w+)", readme))
     elsewhere = {"config", "epochs", "example", "nproc_per_node", "adapter", "input", "output"}
     elsewhere |= {"gold", "html", "resume", "debug", "workers"}
-    elsewhere |= {"no", "nnodes", "rdzv"}  # how those of torchrun begin
+    elsewhere |= {"no", "nnodes", "rdzv_backend", "rdzv_endpoint"}  # of torchrun
     elsewhere |= {
         "free",
         "gigabytes",

@@ -92,6 +92,7 @@ class TrainingSettings(BaseModel):
     compute: Literal["auto", "fp8"] = "auto"
     gradient_checkpointing: bool = True
     offload_activations: bool = False
+    fsdp: bool = False
     packing: bool | None = None
     save_safetensors: bool = True
     report_to: tuple[Tracker, ...] | None = None

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
 
 from tests.training.small_runs import Killed, build_small_settings, read_history, train
+from tripletune.models.loading import load_model
 from tripletune.training import checkpoints
 from tripletune.training.ranks import map_over_ranks
 
@@ -20,33 +25,60 @@ def test_one_process_does_everything():
     assert map_over_ranks(lambda items: [item + 1 for item in items], [1, 2, 3]) == [2, 3, 4]
 
 
-def train_on_two(folder: Path, model: Path, output: Path, *, stop_at: int = 0) -> int:
-    """The exit code of a training by two processes, whose settings name no accumulation for two."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(SCRIPT)]
+def train_on_two(
+    folder: Path,
+    model: Path,
+    output: Path,
+    *fields: str,
+    stop_at: int = 0,
+    num_machines: int = 1,
+) -> int:
+    """The exit code of a training by two processes, whose settings name no accumulation for two.
+
+    With two machines, as torchrun sees them, each has one of the processes.
+    """
+    port = find_free_port() if num_machines > 1 else 0
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={num_machines}"]
+    command += [f"--nproc_per_node={2 // num_machines}", "--rdzv_backend=c10d"]
+    command += [f"--rdzv_endpoint=localhost:{port}", str(SCRIPT)]
     command += [str(folder), str(model), str(output), str(stop_at)]
     # A fresh start learns from the same examples a step as one process; a resumed one sees to it.
     accumulation = 2 if list(output.glob("checkpoint-*")) else 1
     command += ['resume_from_checkpoint="auto"', f"gradient_accumulation_steps={accumulation}"]
+    command += fields
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    if done.returncode and not stop_at:
-        pytest.fail(done.stdout[-3000:] + done.stderr[-3000:])
-    return done.returncode
+    machines = [
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(num_machines)
+    ]
+    outputs = [machine.communicate(timeout=200)[0] for machine in machines]
+    code = max(abs(machine.returncode) for machine in machines)
+    if code and not stop_at:
+        pytest.fail("\n".join(text[-3000:] for text in outputs))
+    return code
 
 
-@pytest.mark.slow
-def test_two_processes_one_and_two_again_have_the_losses_of_one(
-    tmp_path, tiny_model_dir, monkeypatch
-):
+def find_free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def train_by_two_one_and_two(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, *fields: str, **changes: Any
+) -> tuple[Path, Path]:
+    """Output folders of a training that two processes begin, one continues and two end; of one."""
     monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
     monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
     settings = build_small_settings(
-        tmp_path, tiny_model_dir, lora_dropout=0.0, resume_from_checkpoint="auto"
+        folder, model, lora_dropout=0.0, resume_from_checkpoint="auto", **changes
     )
-    train(settings.changed(output_dir=tmp_path / "whole"))
+    train(settings.changed(output_dir=folder / "whole"))
 
-    assert train_on_two(tmp_path, tiny_model_dir, settings.output_dir, stop_at=5) != 0
+    assert train_on_two(folder, model, settings.output_dir, *fields, stop_at=5) != 0
     assert (settings.output_dir / "checkpoint-5").is_dir()
 
     def kill(trainer: object, step: int) -> None:
@@ -55,21 +87,43 @@ def test_two_processes_one_and_two_again_have_the_losses_of_one(
 
     with pytest.raises(Killed):
         train(settings, kill)
-    assert train_on_two(tmp_path, tiny_model_dir, settings.output_dir) == 0
+    assert train_on_two(folder, model, settings.output_dir, *fields, num_machines=2) == 0
+    return settings.output_dir, folder / "whole"
 
-    actual, expected = read_history(settings.output_dir), read_history(tmp_path / "whole")
+
+def check_same_training(output: Path, whole: Path) -> None:
+    actual, expected = read_history(output), read_history(whole)
     for one, other in zip(actual, expected, strict=True):
         # The Trainer counts epochs in micro-batches, of which two processes have fewer.
         del one["epoch"], other["epoch"]
         assert one == pytest.approx(other, rel=1e-4)
-    ranks = [json.loads((settings.output_dir / f"rank{r}.json").read_text()) for r in (0, 1)]
+    ranks = [json.loads((output / f"rank{r}.json").read_text()) for r in (0, 1)]
     scores = [[(r["eval_loss"], r["eval_f1"]) for r in h if "eval_loss" in r] for h in ranks]
     assert scores[0] == scores[1]
-    from safetensors.torch import load_file
-
-    ends = [
-        load_file(d / "adapter_model.safetensors")
-        for d in (settings.output_dir, tmp_path / "whole")
-    ]
+    ends = [load_file(d / "adapter_model.safetensors") for d in (output, whole)]
     for name, tensor in ends[1].items():
         torch.testing.assert_close(ends[0][name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_one_and_two_machines_have_the_losses_of_one(
+    tmp_path, tiny_model_dir, monkeypatch
+):
+    output, whole = train_by_two_one_and_two(tmp_path, tiny_model_dir, monkeypatch)
+    check_same_training(output, whole)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_weights_have_the_losses_of_one(
+    tmp_path, tiny_model_dir, monkeypatch
+):
+    fields = ("fsdp=true", "load_in_4bit=true")
+    output, whole = train_by_two_one_and_two(
+        tmp_path, tiny_model_dir, monkeypatch, *fields, load_in_4bit=True
+    )
+    check_same_training(output, whole)
+    assert list(load_file(output / "adapter_model.safetensors")) == list(
+        load_file(whole / "adapter_model.safetensors")
+    )
+    tuned = PeftModel.from_pretrained(load_model(str(tiny_model_dir), quantize=True), output)
+    assert len([n for n, _ in tuned.named_parameters() if "lora_" in n]) == 4

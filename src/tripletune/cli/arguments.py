@@ -38,6 +38,7 @@ _HELP = {
     "early_stopping_patience": "连续多少次评估F1没有提高就停止 (默认不停)",
     "compute": "冻结权重的计算精度: auto (bf16 或 fp16) 或 fp8 (Ada, Hopper)",
     "offload_activations": "梯度检查点的激活值放到主机内存, 更省显存",
+    "fsdp": "FSDP: 冻结的权重分给各个进程, 用于一张卡放不下的模型 (torchrun)",
     "packing": "把多条样本拼成一行 (true/false; 默认: GPU上 true)",
 }
 
@@ -71,6 +72,8 @@ def build_training_parser(prog: str | None = None, *, with_presets: bool = True)
     for name, field in TrainingSettings.model_fields.items():
         default = field.default
         help_text = f"{_HELP.get(name, name)} (默认 {default})".replace("%", "%%")
+        # A switch that is off may be named alone.
+        alone: dict[str, Any] = {"nargs": "?", "const": True} if default is False else {}
         parser.add_argument(
             f"--{name}",
             *_ALIASES.get(name, []),
@@ -79,6 +82,7 @@ def build_training_parser(prog: str | None = None, *, with_presets: bool = True)
             help=help_text,
             metavar=name.upper(),
             type=_converter(name, default),
+            **alone,
         )
     return parser
 

@@ -107,6 +107,8 @@ def train_with_settings(
     )
     if is_main_process():
         _show_extraction(run)
+    elif settings.fsdp:
+        run.extract([])  # the weights that are here are needed there
     return 0
 
 
@@ -137,7 +139,7 @@ def _require_data(settings: TrainingSettings, make_data: Callable[[], None] | No
 
 def _show_extraction(run: Any) -> None:
     text = SAMPLE_SENTENCE
-    if sys.stdin is not None and sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty() and not run.settings.fsdp:
         # The end of input is an answer like an empty line: the training is done and saved.
         with contextlib.suppress(EOFError):
             text = input(f"输入一句话试试 (回车使用: {text})\n> ").strip() or text

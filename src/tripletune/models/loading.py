@@ -87,6 +87,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     attn_implementation: str | None = None,
+    quant_storage: torch.dtype | None = None,
 ) -> Any:
     """A causal model on one device, in evaluation mode.
 
@@ -99,6 +100,8 @@ def load_model(
             on older ones, fp32 on the CPU.
         revision: Of a hub id.
         attn_implementation: As `transformers`. None: its default.
+        quant_storage: The dtype that packed weights lie in, a float one to be cut by FSDP. None:
+            uint8.
 
     Raises:
         ModelError: it cannot be found or read; the message has the remedies.
@@ -119,6 +122,7 @@ def load_model(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=quant_storage,
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -134,7 +138,7 @@ def load_model(
     if quantize and gguf:
         from tripletune.models.quantization import quantize_linear_layers
 
-        quantize_linear_layers(model, dtype=dtype)
+        quantize_linear_layers(model, dtype=dtype, quant_storage=quant_storage or torch.uint8)
     return model.eval()
 
 

@@ -10,7 +10,9 @@ from torch import nn
 __all__ = ["quantize_linear_layers"]
 
 
-def quantize_linear_layers(model: Any, *, dtype: torch.dtype) -> int:
+def quantize_linear_layers(
+    model: Any, *, dtype: torch.dtype, quant_storage: torch.dtype = torch.uint8
+) -> int:
     """Replaces every linear layer but the head by its NF4 form; returns how many.
 
     Quantisation is bitsandbytes' NF4 with double quantisation, as while loading (QLoRA,
@@ -19,6 +21,7 @@ def quantize_linear_layers(model: Any, *, dtype: torch.dtype) -> int:
     Args:
         model: A causal model on its device.
         dtype: Compute dtype of the new layers.
+        quant_storage: The dtype that packed weights lie in.
     """
     import bitsandbytes as bnb
 
@@ -33,10 +36,15 @@ def quantize_linear_layers(model: Any, *, dtype: torch.dtype) -> int:
             bias=module.bias is not None,
             compute_dtype=dtype,
             quant_type="nf4",
+            quant_storage=quant_storage,
             device="meta",
         )
         layer.weight = bnb.nn.Params4bit(
-            module.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+            module.weight.data,
+            requires_grad=False,
+            quant_type="nf4",
+            quant_storage=quant_storage,
+            compress_statistics=True,
         ).to(module.weight.device)
         if module.bias is not None:
             layer.bias = nn.Parameter(module.bias.data, requires_grad=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from tripletune.errors import ConfigError
@@ -80,13 +79,11 @@ def add_lora(
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters; a packed 4-bit parameter counts as the two it holds a byte."""
+    layers: list[Any] = [m for m in model.modules() if type(m).__name__ == "Linear4bit"]
+    packed = {layer.weight: 2 * layer.weight.nbytes for layer in layers}
     trainable, total = 0, 0
     for parameter in model.parameters():
-        count = parameter.numel()
-        if type(parameter).__name__ == "Params4bit" and parameter.dtype == torch.uint8:
-            count *= 2
-        elif type(parameter).__name__ == "Params4bit":
-            count *= 2 * parameter.element_size()
+        count = packed.get(parameter, parameter.numel())
         total += count
         trainable += count if parameter.requires_grad else 0
     return trainable, total

@@ -82,7 +82,21 @@ def compile_blocks(model: nn.Module, *, dynamic: bool | None = None) -> int:
     return len(blocks)
 
 
+def _make_gathered_product(base: Any, dtype: torch.dtype) -> Any:
+    """Of a layer that FSDP has cut: weight and bias are there while its block computes."""
+    apply: Any = FrozenLinear.apply
+
+    def multiply(x: Tensor) -> Tensor:
+        packed = base.weight.view(torch.uint8)
+        product: Tensor = apply(x.to(dtype), packed, base.quant_state, base.bias)
+        return product
+
+    return multiply
+
+
 def _make_product(base: Any, dtype: torch.dtype, *, keep_weights: bool, in_fp8: bool) -> Any:
+    if not hasattr(base.weight, "quant_state"):
+        return _make_gathered_product(base, dtype)
     state = base.weight.quant_state
     bias = None if base.bias is None else base.bias.data.to(dtype)
     if keep_weights:

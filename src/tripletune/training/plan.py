@@ -19,6 +19,7 @@ from typing import Any
 
 from tripletune.config import TrainingSettings
 from tripletune.errors import ResourceError
+from tripletune.training.sharding import count_bytes
 
 __all__ = ["MemoryPlan", "measure_network", "plan_memory"]
 
@@ -88,7 +89,7 @@ def measure_network(model: Any) -> NetworkSize:
     is_swiglu = gated or hasattr(config, "ffn_hidden_size")
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
     return NetworkSize(
-        loaded_bytes=sum(p.nbytes for p in model.parameters()),
+        loaded_bytes=sum(count_bytes(model)),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         layers=int(config.num_hidden_layers),
         width=int(config.hidden_size),

@@ -61,18 +61,17 @@ class TrainingRun:
         import torch
 
         from tripletune.data.readers import load_examples
-        from tripletune.models.loading import default_device, load_model, load_tokenizer
+        from tripletune.models.loading import default_device, load_tokenizer
         from tripletune.training.acceleration import accelerate_layers
-        from tripletune.training.adapters import (
-            add_lora,
-            count_parameters,
-            render_parameter_line,
-        )
+        from tripletune.training.adapters import count_parameters, render_parameter_line
+        from tripletune.training.sharding import join_processes, load_sharded
         from tripletune.training.trackers import choose_trackers
 
         settings = self.settings
         check_output_dir(settings.output_dir)
         choose_trackers(settings.report_to)
+        if settings.fsdp:
+            join_processes(compute=settings.compute)
         # Before the model, so that a broken line is told before minutes of loading.
         self.train_examples = load_examples(settings.train_file)
         self.validation_examples = load_examples(settings.validation_file)
@@ -82,24 +81,43 @@ class TrainingRun:
         logger.info("设置量化配置...")
         logger.info("加载基础模型...")
         device = default_device()
-        self.model = load_model(
+        if settings.fsdp:
+            logger.info("FSDP: 冻结的权重分给各个进程，按块收集；不编译模型，不保留解压的权重")
+            self.model = load_sharded(lambda: self._load_adapted(device), device)
+        else:
+            self.model = self._load_adapted(device)
+        accelerate_layers(
+            self.model,
+            keep_weights=False if settings.fsdp else None,
+            in_fp8=settings.compute == "fp8",
+        )
+        if is_main_process():
+            print_line(render_parameter_line(*count_parameters(self.model)))
+
+    def _load_adapted(self, device: Any) -> Any:
+        """The base model with fresh LoRA layers; in host memory when it is to be cut."""
+        from tripletune.models.loading import default_dtype, load_model
+        from tripletune.training.adapters import add_lora
+
+        settings = self.settings
+        dtype = default_dtype(device)
+        base = load_model(
             settings.model_name,
             quantize=settings.load_in_4bit,
-            device=device,
+            device="cpu" if settings.fsdp else device,
+            dtype=dtype,
             revision=settings.revision,
+            quant_storage=dtype if settings.fsdp else None,
         )
         logger.info("设置LoRA配置...")
-        self.model = add_lora(
-            self.model,
+        return add_lora(
+            base,
             rank=settings.lora_r,
             alpha=settings.lora_alpha,
             dropout=settings.lora_dropout,
             target_modules=settings.lora_target_modules,
             model_name=settings.model_name,
         )
-        accelerate_layers(self.model, in_fp8=settings.compute == "fp8")
-        if is_main_process():
-            print_line(render_parameter_line(*count_parameters(self.model)))
 
     def prepare_datasets(self) -> None:
         """Encodes the training and validation data, or finds them encoded in the cache.
@@ -187,8 +205,9 @@ class TrainingRun:
     def score(self) -> dict[str, float]:
         """Strict precision, recall and F1 of the model as it is on validation sentences."""
         from tripletune.training.acceleration import plain_attention
+        from tripletune.training.sharding import lockstep
 
-        with plain_attention(self.model):
+        with plain_attention(self.model), lockstep(self.model):
             return score_model(
                 self.model,
                 self.tokenizer,
@@ -196,14 +215,16 @@ class TrainingRun:
                 max_new_tokens=self.settings.max_target_length,
                 relations=self.schema,
                 relations_per_prompt=self.settings.relations_per_prompt,
+                halving=not self.settings.fsdp,
             )
 
     def extract(self, texts: Sequence[str]) -> list[Any]:
-        """The `Extraction` of each text by the model as it is."""
+        """The `Extraction` of each text by the model as it is; with FSDP all processes call it."""
         from tripletune.extraction.extractor import Extractor
         from tripletune.training.acceleration import plain_attention
+        from tripletune.training.sharding import lockstep
 
-        with plain_attention(self.model):
+        with plain_attention(self.model), lockstep(self.model):
             extractor = Extractor(
                 self.model.eval(),
                 self.tokenizer,
@@ -222,6 +243,7 @@ class TrainingRun:
             HistoryCallback,
             ProgressCallback,
         )
+        from tripletune.training.sharded_trainer import ShardedTrainer
         from tripletune.training.trackers import TrackerCallback, choose_trackers
         from tripletune.training.trainer import TripletTrainer
 
@@ -238,7 +260,8 @@ class TrainingRun:
         collator: Any = PaddedCollator(pad_token_id, scheme, counts)
         if packing:
             collator = PackedCollator(pad_token_id, scheme, 128 if on_gpu else 1, counts)
-        trainer = TripletTrainer(
+        trainer_class = ShardedTrainer if settings.fsdp else TripletTrainer
+        trainer = trainer_class(
             model=self.model,
             args=build_training_arguments(settings, num_examples=len(self._train_set)),
             train_dataset=self._train_set,
@@ -272,13 +295,13 @@ class TrainingRun:
         if settings.max_steps > 0:
             share = settings.max_steps * settings.effective_batch_size / len(self._train_set)
             tokens = min(tokens, tokens / settings.num_epochs * share)
-        compiled = is_worth_compiling(self.model, num_tokens=int(tokens))
+        compiled = not settings.fsdp and is_worth_compiling(self.model, num_tokens=int(tokens))
         logger.info("加速: %s", ", ".join(speed_up_network(self.model, compiled=compiled)))
         if settings.offload_activations:
             from tripletune.training.offload import offload_activations
 
             offload_activations(self.model.get_base_model())
-        if not compiled:
+        if not compiled and not settings.fsdp:
             logger.info("训练量小 (%d tokens)，不编译模型", tokens)
 
     def _report_speed(self) -> None:
@@ -340,7 +363,7 @@ class TrainingRun:
 
 
 def score_model(
-    model: Any, tokenizer: Any, examples: Sequence[Example], **options: Any
+    model: Any, tokenizer: Any, examples: Sequence[Example], *, halving: bool = True, **options: Any
 ) -> dict[str, float]:
     """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction.
 
@@ -348,6 +371,7 @@ def score_model(
         model: Of any kind the `Extractor` takes.
         tokenizer: Its tokenizer.
         examples: Texts and gold triplets.
+        halving: Whether a batch that does not fit the memory is done in halves.
         **options: As the `Extractor`.
     """
     from tripletune.evaluation import evaluate
@@ -356,7 +380,9 @@ def score_model(
 
     extractor = Extractor(model, tokenizer, **options)
     extractions = map_over_ranks(
-        lambda texts: extract_within_memory(extractor, texts),
+        lambda texts: (
+            extract_within_memory(extractor, texts) if halving else extractor.extract(texts)
+        ),
         [example.text for example in examples],
     )
     strict = evaluate(examples, extractions).strict

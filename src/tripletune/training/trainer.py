@@ -127,9 +127,7 @@ class TripletTrainer(ResumableTrainer):
     def _summed_loss(self, batch: dict[str, Any]) -> float:
         """Summed cross entropy of a batch, in halves when it does not fit the memory."""
         try:
-            with self.compute_loss_context_manager():
-                outputs = self.model(**self._prepare_inputs(batch), num_items_in_batch=1)
-            return float(outputs["loss"])
+            return self._summed_loss_at_once(batch)
         except (RuntimeError, MemoryError) as error:
             halves = split_batch(batch, 2)
             if not is_out_of_memory(error) or len(halves) < 2:
@@ -139,6 +137,11 @@ class TripletTrainer(ResumableTrainer):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return sum(self._summed_loss(half) for half in halves)
+
+    def _summed_loss_at_once(self, batch: dict[str, Any]) -> float:
+        with self.compute_loss_context_manager():
+            outputs = self.model(**self._prepare_inputs(batch), num_items_in_batch=1)
+        return float(outputs["loss"])
 
 
 class LengthGroupedSampler(Sampler[int]):
