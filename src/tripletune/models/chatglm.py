@@ -238,7 +238,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
                 past_key_values=past_key_values,
                 **kwargs,
             )
-            all_hidden_states.append(hidden_states)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
         hidden_states = self.final_layernorm(hidden_states)
         all_hidden_states[-1] = hidden_states
         return BaseModelOutputWithPast(
