@@ -110,7 +110,7 @@ def make_default_data() -> None:
     if not (Path(TrainingConfig.TRAIN_FILE).is_file()):
         from data.generate_triplet_data import generate
 
-        generate()
+        generate(Path(TrainingConfig.TRAIN_FILE).parent)
 
 
 if __name__ == "__main__":

@@ -150,8 +150,8 @@ def test_train_without_a_gpu_says_so_and_takes_the_embedded_model(monkeypatch, c
 def test_train_makes_the_default_data_when_it_is_missing():
     Path("data/val_triplet.jsonl").unlink()
     calls = []
-    trained_settings("--config", "medium", make_data=lambda: calls.append(1))
-    assert calls == [1]
+    trained_settings("--config", "medium", make_data=calls.append)
+    assert calls == [Path("data")]
 
 
 def test_train_says_how_to_make_the_default_data():
@@ -165,7 +165,7 @@ def test_train_says_how_to_make_the_default_data():
 def test_train_never_makes_data_in_place_of_a_file_that_was_named():
     calls = []
     with pytest.raises(DataError, match=r"^mine\.jsonl: .*check the path \(--train_file"):
-        train_from_arguments(["--train_file", "mine.jsonl"], make_data=lambda: calls.append(1))
+        train_from_arguments(["--train_file", "mine.jsonl"], make_data=calls.append)
     assert calls == []
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tripletune.data.cache import EncodedFile, load_encoded
 from tripletune.data.encode import encode_examples
 from tripletune.errors import OutputError
-from tripletune.schema import Example, Triplet
+from tripletune.schema import Example, Span, Triplet
 
 
 class CountingTokenizer:
@@ -30,6 +31,10 @@ class CountingTokenizer:
 
 LIMITS: dict[str, Any] = {"max_source_tokens": 60, "max_target_tokens": 40}
 ONE = Example("甲位于乙。", (Triplet("甲", "位于", "乙"),))
+TWO = Example(
+    "甲在乙丙乙",
+    (Triplet("甲", "在", "乙", object_span=Span(4, 5)), Triplet("甲", "有", "丙")),
+)
 EXAMPLES = [ONE, Example("长" * 99), *(Example(f"第{i}句") for i in range(5000))]
 
 
@@ -103,6 +108,9 @@ def test_everything_that_matters_makes_a_new_file(tmp_path: Path) -> None:
         ([Example(ONE.text)], plain, {}),
         ([Example(ONE.text, (Triplet("甲", "位", "于乙"),))], plain, {}),
         ([Example(ONE.text, (Triplet("甲位", "于", "乙"),))], plain, {}),
+        ([Example(ONE.text, ONE.triplets * 2)], plain, {}),
+        ([Example(TWO.text, TWO.triplets)], plain, {}),
+        ([Example(TWO.text, tuple(replace(t, object_span=None) for t in TWO.triplets))], plain, {}),
     ]
     files = {
         load_encoded(examples, tokenizer, **{**LIMITS, **changes}, cache_dir=tmp_path)[0].path

@@ -47,6 +47,15 @@ def test_labels_are_the_answer_and_its_end_only():
     assert encoded.labels == [-100] * (len(encoded) - len(answer)) + answer
 
 
+def test_answer_names_each_triplet_once_in_the_order_of_the_text():
+    slots = Triplet("甲", "位于", "乙", object_slots=(("onDate", "今天"),))
+    example = Example("甲位于乙，丙位于丁。", (Triplet("丙", "位于", "丁"), *ONE.triplets, slots))
+    (encoded,), report = encode([example])
+    answer = encoded.input_ids[encoded.num_prompt_tokens : -1]
+    assert "".join(map(chr, answer)) == "(甲, 位于, 乙)\n(丙, 位于, 丁)"
+    assert report.num_repeated == 1
+
+
 def test_no_triplet_has_its_own_answer():
     (encoded,), _ = encode([Example("天气不错。")])
     assert encoded.labels[-2:] == [ord("无"), 2]

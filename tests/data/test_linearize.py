@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from tripletune.data.linearize import (
     EMPTY_TARGET,
     ParsedTarget,
+    arrange_triplets,
     parse_free,
     parse_target,
     render_target,
 )
 from tripletune.errors import DataError
-from tripletune.schema import Triplet
+from tripletune.schema import Span, Triplet
 
 ITEMS = st.one_of(
     st.text(min_size=1),
@@ -34,6 +35,42 @@ def test_parse_gives_back_what_was_rendered(triplets: list[Triplet]) -> None:
 @given(TRIPLETS)
 def test_rendered_text_has_one_line_for_each_triplet(triplets: list[Triplet]) -> None:
     assert len(render_target(triplets).split("\n")) == max(1, len(triplets))
+
+
+def test_arrange_follows_the_text_subject_first() -> None:
+    text = "甲生于乙，父亲丙，母亲丁；甲是人。"
+    given = [("丁", "儿子", "甲"), ("甲", "母亲", "丁"), ("甲", "父亲", "丙"), ("甲", "生于", "乙")]
+    arranged = arrange_triplets(text, [Triplet(*key) for key in given])
+    assert [triplet.key for triplet in arranged] == [given[3], given[2], given[1], given[0]]
+
+
+def test_arrange_believes_spans_and_puts_what_is_not_in_the_text_last() -> None:
+    second = Triplet("甲", "a", "乙", subject_span=Span(2, 3), object_span=Span(3, 4))
+    absent, half = Triplet("丙", "a", "乙"), Triplet("甲", "a", "丙")
+    first = Triplet("甲", "b", "乙")
+    arranged = arrange_triplets("甲乙甲乙", [absent, half, second, first])
+    assert arranged == (first, half, second, absent)
+
+
+def test_arrange_keeps_the_first_of_equal_triplets_and_the_order_in_one_place() -> None:
+    given = [
+        Triplet("甲", "票房", "1亿", object_slots=(("inArea", "中国"),)),
+        Triplet("甲", "收入", "1亿"),
+        Triplet("甲", "票房", "1亿", object_slots=(("inArea", "北美"),)),
+    ]
+    arranged = arrange_triplets("甲1亿", given)
+    assert [triplet.key for triplet in arranged] == [given[0].key, given[1].key]
+    assert arranged[0].object_slots == (("inArea", "中国"),)
+
+
+@given(TRIPLETS, st.text())
+def test_arrange_loses_nothing_and_changes_nothing_twice(
+    triplets: list[Triplet], text: str
+) -> None:
+    arranged = arrange_triplets(text, triplets)
+    assert set(arranged) == set(triplets)
+    assert len(arranged) == len(set(triplets))
+    assert arrange_triplets(text, arranged) == arranged
 
 
 @given(st.text())

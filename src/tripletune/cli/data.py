@@ -288,7 +288,7 @@ def _load_schema(path: Path | None) -> RelationSchema | None:
 
 def _build_counter(model: str) -> Callable[[Example], tuple[int, int]]:
     """Counts the tokens of prompt and target as training does."""
-    from tripletune.data.linearize import render_target
+    from tripletune.data.linearize import arrange_triplets, render_target
     from tripletune.data.prompts import encode_answer, encode_prompt, render_query
     from tripletune.models.loading import load_tokenizer
 
@@ -296,7 +296,8 @@ def _build_counter(model: str) -> Callable[[Example], tuple[int, int]]:
 
     def count(example: Example) -> tuple[int, int]:
         prompt = encode_prompt(tokenizer, render_query(example.text))
-        return len(prompt), len(encode_answer(tokenizer, render_target(example.triplets)))
+        target = render_target(arrange_triplets(example.text, example.triplets))
+        return len(prompt), len(encode_answer(tokenizer, target))
 
     return count
 

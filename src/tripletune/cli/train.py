@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tripletune.cli.arguments import build_training_parser, given_settings
@@ -47,7 +48,7 @@ def train_from_arguments(
     argv: Sequence[str] | None,
     *,
     configs: Mapping[str, type[UpperCaseConfig]] | type[UpperCaseConfig] | None = None,
-    make_data: Callable[[], None] | None = None,
+    make_data: Callable[[Path], None] | None = None,
     prog: str | None = None,
 ) -> int:
     """Parses flags, chooses the preset and trains.
@@ -56,7 +57,8 @@ def train_from_arguments(
         argv: The flags; None for those of the process.
         configs: The presets as classes of upper-case fields, by name, or the one class to use
             whatever the machine. None: the package's own presets.
-        make_data: Called when the default data files are missing. None: missing data is an error.
+        make_data: Called with the folder when the default data files are missing there. None:
+            missing data is an error.
         prog: Name to show in the help.
     """
     with_presets = not isinstance(configs, type)
@@ -77,7 +79,7 @@ def train_with_settings(
     settings: TrainingSettings,
     *,
     explicit: set[str],
-    make_data: Callable[[], None] | None = None,
+    make_data: Callable[[Path], None] | None = None,
     run_class: Callable[[TrainingSettings], Any] | None = None,
 ) -> int:
     """Trains, scores before and after, and shows one extraction. Returns the exit code."""
@@ -122,14 +124,14 @@ def _choose(preset: str) -> str:
     return preset
 
 
-def _require_data(settings: TrainingSettings, make_data: Callable[[], None] | None) -> None:
+def _require_data(settings: TrainingSettings, make_data: Callable[[Path], None] | None) -> None:
     missing = [p for p in (settings.train_file, settings.validation_file) if not p.exists()]
     if not missing:
         return
     defaults = {TrainingSettings.model_fields[n].default for n in ("train_file", "validation_file")}
     if make_data is not None and set(missing) <= defaults:
         logger.info("数据文件不存在，正在生成: %s", ", ".join(map(str, missing)))
-        make_data()
+        make_data(missing[0].parent)
         return
     remedy = "run: cd data && python generate_triplet_data.py"
     if set(missing) - defaults:

@@ -27,7 +27,7 @@ from tripletune.data.encode import (
     TokenizedExample,
     encode_examples,
 )
-from tripletune.data.linearize import render_target
+from tripletune.data.linearize import arrange_triplets, render_target
 from tripletune.data.prompts import encode_answer, encode_prompt, render_query
 from tripletune.errors import MissingPackageError, OutputError
 from tripletune.schema import Example, Triplet
@@ -36,7 +36,7 @@ __all__ = ["EncodedFile", "load_encoded"]
 
 _LOGGER = logging.getLogger(__name__)
 _BATCH_EXAMPLES = 2048
-_VERSION = 1  # To be raised when the same examples and settings are encoded differently.
+_VERSION = 2  # To be raised when the same examples and settings are encoded differently.
 _PROBE = Example(
     "甲,乙 A1位于\\丙。", (Triplet("甲, 乙", "位于", "\\丙"), Triplet("A1", "r", "甲"))
 )
@@ -159,8 +159,9 @@ def _compute_key(
     for names in relations or ():
         digest.update(_join(names))
     for example in examples:
-        parts = (example.text, *(item for triplet in example.triplets for item in triplet.key))
-        digest.update(_join(parts))
+        triplets = arrange_triplets(example.text, example.triplets)
+        digest.update(_join([example.text, *(item for t in triplets for item in t.key)]))
+        digest.update(b"%d" % len(example.triplets))
     digest.update(_describe_tokenizer(tokenizer))
     # Wording of prompt and target, special tokens and chat template all show in one example.
     query = render_query(_PROBE.text, relations=None if relations is None else ["甲", "乙"])

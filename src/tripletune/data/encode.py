@@ -6,7 +6,8 @@ labels      -100 …             -100 | ( 甲 , 位于 , 乙 ) <eop>
 ```
 
 A target is never cut: without its end token a model learns not to stop. What does not fit is
-dropped or has its text shortened, by a named policy, and is counted.
+dropped or has its text shortened, by a named policy, and is counted. A target names each triplet
+once, in the order of the text.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tripletune.data.linearize import render_target
+from tripletune.data.linearize import arrange_triplets, render_target
 from tripletune.data.prompts import encode_answer, encode_prompt, render_query
 from tripletune.schema import Example
 
@@ -57,6 +58,7 @@ class EncodingReport:
         num_long_targets: Dropped, because the target has more than `max_target_tokens`.
         num_long_texts: Dropped, because the prompt has more than `max_source_tokens`.
         num_shortened: Kept with a shortened text.
+        num_repeated: Triplets left out of the answers, because these have the same already.
         dropped: Index of each dropped example.
     """
 
@@ -65,6 +67,7 @@ class EncodingReport:
     num_long_targets: int = 0
     num_long_texts: int = 0
     num_shortened: int = 0
+    num_repeated: int = 0
     dropped: list[int] = field(default_factory=list)
 
 
@@ -104,7 +107,9 @@ def encode_examples(
                 example = shorter
                 prompt = _encode_query(tokenizer, example.text, names)
                 report.num_shortened += 1
-        answer = encode_answer(tokenizer, render_target(example.triplets))
+        triplets = arrange_triplets(example.text, example.triplets)
+        report.num_repeated += len(example.triplets) - len(triplets)
+        answer = encode_answer(tokenizer, render_target(triplets))
         if len(prompt) > max_source_tokens:
             report.num_long_texts += 1
             report.dropped.append(index)

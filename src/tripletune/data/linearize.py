@@ -1,6 +1,7 @@
 r"""The target language: triplets as the text the model writes, and back.
 
-One triplet a line, in the form the prompt asks for; nothing to extract is written `无`:
+One triplet a line, in the form the prompt asks for, in the order in which `arrange_triplets` finds
+them in the text; nothing to extract is written `无`:
 
 ```
 (苹果公司, 总部地点, 库比蒂诺)
@@ -20,9 +21,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tripletune.errors import DataError
-from tripletune.schema import Triplet
+from tripletune.schema import Span, Triplet
 
-__all__ = ["EMPTY_TARGET", "ParsedTarget", "parse_free", "parse_target", "render_target"]
+__all__ = [
+    "EMPTY_TARGET",
+    "ParsedTarget",
+    "arrange_triplets",
+    "parse_free",
+    "parse_target",
+    "render_target",
+]
 
 EMPTY_TARGET = "无"
 """The target text of a text that holds no triplet."""
@@ -47,6 +55,33 @@ class ParsedTarget:
 
     triplets: tuple[Triplet, ...]
     problems: tuple[str, ...]
+
+
+def arrange_triplets(text: str, triplets: Iterable[Triplet]) -> tuple[Triplet, ...]:
+    """Each triplet once, ordered by where its subject and then its object stand in the text.
+
+    Data lists triplets in any order, and repeats them where only their further object slots
+    differ; a model learns best what it can read off the text from left to right. Of equal triplets
+    the first stays; an item without a span stands where the text first has it, or, if it does not
+    have it, behind all others; triplets in the same places keep their order.
+
+    Example:
+        >>> given = [Triplet("丙", "在", "丁"), Triplet("甲", "在", "乙")]
+        >>> [triplet.key for triplet in arrange_triplets("甲在乙，丙在丁。", [*given, *given])]
+        [('甲', '在', '乙'), ('丙', '在', '丁')]
+    """
+
+    def find(item: str, span: Span | None) -> int:
+        place = text.find(item) if span is None else span.start
+        return place if place >= 0 else len(text)
+
+    def locate(triplet: Triplet) -> tuple[int, int]:
+        return (
+            find(triplet.subject, triplet.subject_span),
+            find(triplet.object, triplet.object_span),
+        )
+
+    return tuple(sorted(dict.fromkeys(triplets), key=locate))
 
 
 def render_target(triplets: Iterable[Triplet]) -> str:

@@ -87,6 +87,8 @@ def encode_data(
             settings.max_target_length,
             report.num_shortened,
         )
+    if report.num_repeated:
+        logger.info("%s: 答案中重复的三元组只保留一个，去掉 %d 个", path, report.num_repeated)
     if not encoded:
         raise DataError(
             f"none of the {len(examples)} examples fits max_source_length="
