@@ -57,7 +57,9 @@ def test_readme_names_only_flags_that_exist(readme):
     elsewhere |= {"no", "nnodes", "rdzv_backend", "rdzv_endpoint"}  # of torchrun
     elsewhere |= {
         "free",
+        "batch_sizes",
         "gigabytes",
+        "graphs",
         "kills",
         "save_kills",
         "variants",

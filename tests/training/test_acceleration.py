@@ -29,6 +29,12 @@ def test_without_triton_flex_attention_is_taken():
     assert model.config._attn_implementation == "flex_attention"
 
 
+def test_without_triton_what_is_not_compiled_keeps_sdpa():
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    assert switch_attention(model, compiled=False) == "sdpa"
+    assert model.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("before", ["flex_attention", PACKED_ATTENTION])
 def test_generation_goes_without_and_training_goes_on_with_it(before: str):
     register_packed_attention()
