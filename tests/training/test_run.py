@@ -4,6 +4,9 @@ import json
 import logging
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from tripletune.schema import Example, Triplet
 from tripletune.training import run as area
 from tripletune.training.run import TrainingRun, check_output_dir, score_model
 
+NOBODY = 65534
 EXAMPLES = [
     Example("甲公司位于乙市。", (Triplet("甲公司", "位于", "乙市"),)),
     Example("丙毕业于丁大学。", (Triplet("丙", "毕业院校", "丁大学"),)),
@@ -83,11 +87,30 @@ def test_check_output_dir_refuses_a_folder_below_a_file(tmp_path):
         check_output_dir(tmp_path / "file" / "below")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_check_output_dir_refuses_a_folder_without_permission(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match=r"cannot be written \(Permission denied\); give another"):
-        check_output_dir(tmp_path / "out")
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """As an ordinary user inside, also where the superuser runs the tests."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_check_output_dir_refuses_a_folder_without_permission():
+    # Not below the tests' own folder, which others may not even enter.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        words = r"cannot be written \(Permission denied\); give another"
+        with without_privileges():
+            for path in (folder, folder / "out"):
+                with pytest.raises(OutputError, match=words):
+                    check_output_dir(path)
+        folder.chmod(0o755)
+        check_output_dir(folder / "out")
 
 
 def test_run_refuses_the_output_folder_before_it_loads_a_model(settings, monkeypatch):
