@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tripletune.cli.evaluate import evaluate_from_arguments
+from tripletune.cli.evaluate import evaluate_from_arguments, extract_in_ranks
 from tripletune.errors import AdapterError, DataError
 from tripletune.extraction.extractor import Extractor
+from tripletune.extraction.job_ranks import JobRanks
 from tripletune.schema import Example, Extraction, Triplet
 
 EXAMPLES = [
@@ -30,6 +32,18 @@ class FakeExtractor:
     def iter_extract(self, examples):
         for example in examples:
             yield replace(Extraction(example.text, PREDICTED[example.text]), id=example.id)
+
+
+class FakeRanks(JobRanks):
+    """One of several processes; `shares` is what the others have found so far, by rank."""
+
+    def __init__(self, rank: int, size: int, shares: dict[int, list[Any]]) -> None:
+        super().__init__()
+        self.rank, self.size, self.shares = rank, size, shares
+
+    def gather(self, value: list[Any]) -> list[Any]:
+        self.shares[self.rank] = value
+        return [self.shares[rank] for rank in range(self.size)] if self.is_first else []
 
 
 @pytest.fixture
@@ -118,3 +132,15 @@ def test_evaluate_names_an_unknown_flag(loaded, capsys):
         evaluate_from_arguments(["--adaptor", "x"])
     assert exit_info.value.code == 2
     assert "(did you mean) --adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_evaluation_divided_among_processes_is_that_of_one(size):
+    # 5 chunks of 8, the last one short.
+    examples = [replace(EXAMPLES[number % 4], id=str(number)) for number in range(36)]
+    shares: dict[int, list[Any]] = {}
+    for rank in reversed(range(size)):
+        ranks = FakeRanks(rank, size, shares)
+        found = extract_in_ranks(ranks, FakeExtractor(), examples, batch_size=1)
+        assert rank == 0 or found == []
+    assert found == list(FakeExtractor().iter_extract(examples))

@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tripletune.cli.adapters import find_adapter
 from tripletune.cli.arguments import OneLineParser
 from tripletune.cli.quiet import quiet_libraries
 
-__all__ = ["evaluate", "evaluate_from_arguments"]
+if TYPE_CHECKING:
+    from tripletune.extraction.job_ranks import JobRanks
+
+__all__ = ["evaluate", "evaluate_from_arguments", "extract_in_ranks"]
+
+_CHUNK_BATCHES = 8
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -41,18 +46,24 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
     from tripletune.data.readers import load_examples
     from tripletune.evaluation import evaluate, write_report
     from tripletune.extraction.extractor import Extractor
+    from tripletune.extraction.job_ranks import joined_ranks
+    from tripletune.training.run import is_main_process
 
     examples = load_examples(arguments.validation_file)
     folder = find_adapter(arguments.adapter)
     quiet_libraries()
-    print(f"加载 {folder} ...", file=sys.stderr)
+    if is_main_process():
+        print(f"加载 {folder} ...", file=sys.stderr)
     extractor = Extractor.from_pretrained(
         folder,
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
         constrained=False if arguments.free else None,
     )
-    extractions = list(_with_progress(extractor, examples))
+    with joined_ranks() as ranks:
+        extractions = extract_in_ranks(ranks, extractor, examples, batch_size=arguments.batch_size)
+    if not ranks.is_first:
+        return 0
     evaluation = evaluate(examples, extractions)
     report_dir = Path(arguments.output_dir or folder / "evaluation")
     report_dir.mkdir(parents=True, exist_ok=True)
@@ -64,10 +75,33 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
     return 0
 
 
-def _with_progress(extractor: Any, examples: Sequence[Any]) -> Any:
+def extract_in_ranks(
+    ranks: JobRanks, extractor: Any, examples: Sequence[Any], *, batch_size: int
+) -> list[Any]:
+    """The extraction of each example, on the first process; elsewhere nothing.
+
+    Args:
+        ranks: Divide the examples by chunks that do not depend on how many processes there are.
+        extractor: An `Extractor`.
+        examples: The same on all processes.
+        batch_size: Of the extractor.
+    """
     from tqdm.auto import tqdm
 
-    return tqdm(extractor.iter_extract(examples), total=len(examples), unit="句", desc="评估")
+    size = batch_size * _CHUNK_BATCHES
+    chunks = [examples[start : start + size] for start in range(0, len(examples), size)]
+    mine = chunks[ranks.rank :: ranks.size]
+    total = sum(map(len, mine))
+    with tqdm(total=total, unit="句", desc="评估", disable=not ranks.is_first) as progress:
+        found = []
+        for chunk in mine:
+            found.append([*extractor.iter_extract(chunk)])
+            progress.update(len(chunk))
+    shares = ranks.gather(found)
+    if not shares:
+        return []
+    in_order = (shares[n % ranks.size][n // ranks.size] for n in range(len(chunks)))
+    return [extraction for chunk in in_order for extraction in chunk]
 
 
 def _print_figures(evaluation: Any) -> None:

@@ -257,7 +257,8 @@ class Extractor:
         """
         from tripletune.extraction.streaming import stream_triplets
 
-        async for pair in stream_triplets(self, texts, schema=schema):
+        chosen = self.schema if schema is None else read_schema(schema)
+        async for pair in stream_triplets(self, texts, chosen):
             yield pair
 
     def find_parts(self, schema: RelationSchema | None) -> list[RelationPart]:

@@ -77,22 +77,16 @@ class _Watcher:
 
 
 async def stream_triplets(
-    extractor: Extractor,
-    texts: Sequence[str],
-    *,
-    schema: Sequence[str] | RelationSchema | None = None,
+    extractor: Extractor, texts: Sequence[str], schema: RelationSchema | None
 ) -> AsyncIterator[tuple[int, Triplet]]:
-    """As `Extractor.stream`."""
-    from tripletune.extraction.extractor import read_schema
-
+    """As `Extractor.stream`, the schema chosen."""
     if not extractor.constrained:
         raise ConfigError("stream: constrained is False; only constrained output can be streamed")
-    chosen = extractor.schema if schema is None else read_schema(schema)
     pieces = [
         (index, window, part)
         for index, text in enumerate(texts)
         for window in extractor.iter_windows(text)
-        for part in extractor.find_parts(chosen)
+        for part in extractor.find_parts(schema)
     ]
     prompts, limits = extractor.encode_all([(window.text, part) for _, window, part in pieces])
     watcher = _Watcher(extractor, pieces, limits)
