@@ -24,3 +24,21 @@ def test_choose_tokens_without_guide_takes_the_likeliest_of_all() -> None:
 def test_choose_tokens_copes_with_rows_that_allow_nothing() -> None:
     nothing = np.array([], dtype=int)
     assert choose_tokens(torch.zeros(2, 3), [nothing, nothing]).read() == ([-1, -1], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("places", [[3, 0, 2], [1, 2, 3], [3]])
+@pytest.mark.parametrize("num_cached", [1, 8, 10**6])
+def test_choose_tokens_reads_the_rows_that_are_named(
+    places: list[int], num_cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tripletune.extraction.choice._CACHED_NUMBERS", num_cached)
+    logits = torch.tensor([[4.0, 0, 0, 0], [0, 3, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+    tokens, scores = choose_tokens(logits, None, places=places).read()
+    assert tokens == places
+    expected = [float(logits[p].log_softmax(-1)[p]) for p in places]
+    assert scores == pytest.approx(expected, abs=1e-6)
+    allowed = [np.array([place, 3 - place]) for place in places]
+    tokens, scores = choose_tokens(logits, allowed, places=places).read()
+    assert tokens == places
+    expected = [float(logits[p, [p, 3 - p]].log_softmax(-1)[0]) for p in places]
+    assert scores == pytest.approx(expected, abs=1e-6)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tripletune.extraction.choice import copy_to_device
+
 __all__ = ["BatchReader", "accepted_arguments", "evaluation"]
 
 _FREE_TOKENS = 64
@@ -78,7 +80,7 @@ class BatchReader:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops every row but these."""
-        index = torch.tensor(rows, device=self._device)
+        index = copy_to_device(torch.tensor(rows), self._device)
         self.mask = self.mask[index]
         self.positions = self.positions[index]
         self.cache.batch_select_indices(index)
@@ -87,7 +89,8 @@ class BatchReader:
         longest = max(map(len, rows))
         ids = [[self._pad_token_id] * (longest - len(row)) + list(row) for row in rows]
         real = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        return torch.tensor(ids, device=self._device), torch.tensor(real, device=self._device)
+        input_ids, mask = copy_to_device(torch.tensor([ids, real]), self._device)
+        return input_ids, mask
 
     def _forward(self, input_ids: Tensor) -> Tensor:
         optional = {"position_ids": self.positions, "logits_to_keep": 1}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tripletune.extraction.states import TokenArray
 
-__all__ = ["Choice", "choose_tokens"]
+__all__ = ["Choice", "choose_tokens", "copy_to_device"]
 
-_CACHED_NUMBERS = 2**19
+_CACHED_NUMBERS = 2**21
 
 
 class Choice:
@@ -44,20 +44,25 @@ class Choice:
         return tokens.tolist(), scores.tolist()
 
 
-def choose_tokens(logits: Tensor, allowed: Sequence[TokenArray] | None) -> Choice:
+def choose_tokens(
+    logits: Tensor,
+    allowed: Sequence[TokenArray] | None,
+    *,
+    places: Sequence[int] | None = None,
+) -> Choice:
     """The choice of each row.
 
     Only the logits of allowed tokens are looked at, so that the work is that of the few tokens a
     guide allows, not of the vocabulary.
 
     Args:
-        logits: (B, V).
-        allowed: Ids for each row, possibly none. None: every token.
+        logits: (P, V).
+        allowed: Ids for each of the B rows, possibly none. None: every token.
+        places: Which of the P each row is. None: B is P.
     """
+    places = range(len(logits)) if places is None else places
     if allowed is None:
-        tokens = logits.argmax(dim=-1)
-        top = logits.gather(1, tokens[:, None])[:, 0]
-        return Choice(tokens, top.float() - _logsumexp(logits))
+        return _choose_freely(logits, places)
     lengths = np.array([len(ids) for ids in allowed])
     widest = int(lengths.max())
     if widest == 0:
@@ -65,25 +70,39 @@ def choose_tokens(logits: Tensor, allowed: Sequence[TokenArray] | None) -> Choic
         return Choice(nothing.long() - 1, nothing)
     rows = np.repeat(np.arange(len(allowed)), lengths)
     columns = np.arange(len(rows)) - np.repeat(lengths.cumsum() - lengths, lengths)
-    packed = torch.from_numpy(np.stack([rows, columns, np.concatenate(allowed)]))
-    if logits.is_cuda:
-        packed = packed.pin_memory().to(logits.device, non_blocking=True)
-    row, column, token = packed  # (T,) each, T allowed tokens altogether
+    sources = np.repeat(np.array(places), lengths)
+    packed = torch.from_numpy(np.stack([sources, rows, columns, np.concatenate(allowed)]))
+    # (T,) each, T allowed tokens altogether
+    source, row, column, token = copy_to_device(packed, logits.device)
     values = torch.full((len(allowed), widest), -torch.inf, device=logits.device)  # (B, A)
-    values[row, column] = logits[row, token].float()
+    values[row, column] = logits[source, token].float()
     ids = torch.full((len(allowed), widest), -1, device=logits.device)
     ids[row, column] = token
-    top, places = values.max(dim=-1)
+    top, chosen = values.max(dim=-1)
     scores = (top - values.logsumexp(dim=-1)).nan_to_num(0.0)
-    return Choice(ids.gather(1, places[:, None])[:, 0], scores)
+    return Choice(ids.gather(1, chosen[:, None])[:, 0], scores)
 
 
-def _logsumexp(logits: Tensor) -> Tensor:
-    """(B,) fp32. On the CPU a few rows at a time, whose copies stay in its cache."""
-    num_rows = len(logits) if logits.is_cuda else max(1, _CACHED_NUMBERS // logits.shape[1])
-    starts = range(0, len(logits), num_rows)
-    sums = [logits[start : start + num_rows].float().logsumexp(dim=-1) for start in starts]
-    return torch.cat(sums)
+def _choose_freely(logits: Tensor, places: Sequence[int]) -> Choice:
+    """On the CPU a few rows at a time, whose copies stay in its cache."""
+    step = len(places) if logits.is_cuda else max(1, _CACHED_NUMBERS // logits.shape[1])
+    tokens, scores = [], []
+    for start in range(0, len(places), step):
+        some = places[start : start + step]
+        first, end = some[0], some[0] + len(some)
+        is_run = list(some) == list(range(first, end))
+        index = None if is_run else copy_to_device(torch.tensor(some), logits.device)
+        rows = logits[first:end] if index is None else logits[index]
+        chosen = rows.argmax(dim=-1)
+        top = rows.gather(1, chosen[:, None])[:, 0]
+        tokens.append(chosen)
+        scores.append(top.float() - rows.float().logsumexp(dim=-1))
+    return Choice(torch.cat(tokens), torch.cat(scores))
+
+
+def copy_to_device(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device, copied without waiting for it."""
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def _copy_to_host(tensor: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class Extractor:
         min_confidence: float | None = None,
         calibrator: Calibrator | None = None,
         method: GenerationMethod = "auto",
-        use_cuda_graphs: bool = False,
+        use_cuda_graphs: bool = True,
     ) -> None:
         if max_triplets < 1:
             raise ConfigError(f"max_triplets: {max_triplets!r} is too few; need at least 1")

@@ -67,7 +67,7 @@ class GenerationOptions:
         batch_size: Rows computed together; fewer where a GPU has no room for so many.
         method: See the module's text; `auto` takes slots on a GPU, for models that can be fed so,
             when there are more prompts than one batch holds or guides.
-        use_cuda_graphs: Whether slots replay a recorded step.
+        use_cuda_graphs: Whether slots on a GPU replay a recorded step.
 
     Raises:
         ConfigError: a limit is below 1.
@@ -78,7 +78,7 @@ class GenerationOptions:
     max_new_tokens: int = 256
     batch_size: int = 16
     method: GenerationMethod = "auto"
-    use_cuda_graphs: bool = False
+    use_cuda_graphs: bool = True
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_new_tokens < 1:
@@ -260,8 +260,7 @@ def _choose_where_read(logits: Tensor, rows: Sequence[_Row]) -> dict[int, tuple[
     ready = [place for place, row in enumerate(rows) if row.num_read == len(row.token_ids)]
     if not ready:
         return {}
-    some = logits if len(ready) == len(rows) else logits[ready]
-    choice = _choose(some, [rows[place] for place in ready])
+    choice = _choose(logits, [rows[place] for place in ready], ready)
     return dict(zip(ready, zip(*choice.read(), strict=True), strict=True))
 
 
@@ -276,12 +275,16 @@ def _take_unread(rows: Sequence[_Row], reader: BatchReader) -> list[list[int]]:
 def _generate_in_slots(
     model: Any, prompts: Sequence[Sequence[int]], rows: list[_Row], options: GenerationOptions
 ) -> Iterator[tuple[int, Generated]]:
-    """Rows of about the same length together: a slot has the room of the longest of them."""
+    """Rows of about the same length together where memory is short.
+
+    Every slot has the room of the longest row.
+    """
     rooms = {row.index: round_places(len(prompts[row.index]) + row.limit) for row in rows}
     rows.sort(key=lambda row: -rooms[row.index])
     while rows:
         num_places = rooms[rows[0].index]
-        fitting = [row for row in rows if 2 * rooms[row.index] >= num_places]
+        has_room = count_slots(model, num_places) >= min(options.batch_size, len(rows))
+        fitting = [row for row in rows if has_room or 2 * rooms[row.index] >= num_places]
         rows = rows[len(fitting) :]
         yield from _generate_in_slots_of(num_places, model, prompts, fitting, options)
 
@@ -319,8 +322,7 @@ def _generate_in_slots_of(
         if active:
             with evaluation(model):
                 slots = sorted(active)
-                some = logits if len(slots) == reader.num_slots else logits[reader.index(slots)]
-                choice = _choose(some, [active[slot] for slot in slots])
+                choice = _choose(logits, [active[slot] for slot in slots], slots)
                 reader.set_tokens(slots, choice.tokens)
             unsettled.append((slots, choice))
 
@@ -371,7 +373,7 @@ def _shrink(
     return {number[slot]: row for slot, row in active.items()}
 
 
-def _choose(logits: Tensor, rows: Sequence[_Row]) -> Choice:
+def _choose(logits: Tensor, rows: Sequence[_Row], places: Sequence[int] | None = None) -> Choice:
     allowed = [row.guide.allowed() for row in rows if row.guide is not None]
     known = [ids for ids in allowed if ids is not None]
-    return choose_tokens(logits, known or None)
+    return choose_tokens(logits, known or None, places=places)

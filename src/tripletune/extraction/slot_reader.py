@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
+from tripletune.extraction.choice import copy_to_device
 from tripletune.models.causal_mask import convert_explicit_mask
 
 __all__ = ["SlotReader", "count_slots", "round_places", "supports_slots"]
@@ -236,10 +237,7 @@ class SlotReader:
         """Slots as a tensor on the device, copied without waiting for it."""
         known = tuple(slots)
         if self._last_index is None or self._last_index[0] != known:
-            host = torch.tensor(known)
-            if self._mask.is_cuda:
-                host = host.pin_memory()
-            self._last_index = (known, host.to(self._mask.device, non_blocking=True))
+            self._last_index = (known, copy_to_device(torch.tensor(known), self._mask.device))
         return self._last_index[1]
 
     def read_prompts(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor:
