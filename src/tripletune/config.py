@@ -93,6 +93,7 @@ class TrainingSettings(BaseModel):
     gradient_checkpointing: bool = True
     offload_activations: bool = False
     fsdp: bool = False
+    join_micro_batches: bool = True
     packing: bool | None = None
     save_safetensors: bool = True
     report_to: tuple[Tracker, ...] | None = None

@@ -12,6 +12,7 @@ from tripletune.training.machine import (
     adapt_to_machine,
     detect_preset,
     gpu_memory_gib,
+    keep_micro_batch,
     settings_for_machine,
 )
 
@@ -108,3 +109,19 @@ def test_settings_for_machine_logs_each_change(monkeypatch, caplog):
     assert (settings.model_name, settings.learning_rate) == ("embedded", 1e-3)
     assert "没有检测到CUDA GPU" in caplog.messages[0]
     assert "learning_rate" not in caplog.messages[1]
+
+
+def test_micro_batch_that_was_asked_for_does_not_grow():
+    settings = TrainingSettings(batch_size=2)
+    assert keep_micro_batch(settings, {"seed"}) == settings
+    kept = settings.changed(join_micro_batches=False)
+    for asked in ({"batch_size"}, {"gradient_accumulation_steps", "seed"}):
+        assert keep_micro_batch(settings, asked) == kept
+    assert keep_micro_batch(settings, {"batch_size", "join_micro_batches"}) == settings
+
+
+def test_micro_batch_set_on_a_configuration_does_not_grow():
+    config = TrainingConfig()
+    assert settings_for_machine(config).join_micro_batches
+    config.BATCH_SIZE = 1
+    assert not settings_for_machine(config).join_micro_batches

@@ -39,6 +39,7 @@ _HELP = {
     "compute": "冻结权重的计算精度: auto (bf16 或 fp16) 或 fp8 (Ada, Hopper)",
     "offload_activations": "梯度检查点的激活值放到主机内存, 更省显存",
     "fsdp": "FSDP: 冻结的权重分给各个进程, 用于一张卡放不下的模型 (torchrun)",
+    "join_micro_batches": "显存允许时合并微批次, 有效批次不变 (给出 batch_size 时默认 false)",
     "packing": "把多条样本拼成一行 (true/false; 默认: GPU上 true)",
 }
 

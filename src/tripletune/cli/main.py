@@ -43,6 +43,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("train", "train", "arguments", "训练：每个设置都是一个参数"),
+    "plan": Command("plan", "plan", "arguments", "训练需要多少显存和时间，不训练"),
     "extract": Command("extract", "extract", "function", "从文件中的每条文本抽取三元组"),
     "calibrate": Command("extract", "calibrate", "function", "在验证数据上校准置信度"),
     "evaluate": Command("evaluate", "evaluate", "arguments", "评估一个适配器"),

@@ -21,7 +21,13 @@ from tripletune.config import (
 from tripletune.errors import DataError
 from tripletune.training.run import is_main_process
 
-__all__ = ["set_up_logging", "train", "train_from_arguments", "train_with_settings"]
+__all__ = [
+    "require_data",
+    "set_up_logging",
+    "train",
+    "train_from_arguments",
+    "train_with_settings",
+]
 
 logger = logging.getLogger("tripletune")
 
@@ -61,6 +67,8 @@ def train_from_arguments(
             missing data is an error.
         prog: Name to show in the help.
     """
+    from tripletune.training.machine import keep_micro_batch
+
     with_presets = not isinstance(configs, type)
     arguments = build_training_parser(prog, with_presets=with_presets).parse_args(argv)
     set_up_logging()
@@ -70,7 +78,7 @@ def train_from_arguments(
     else:
         preset = _choose(arguments.config)
         values = dict(PRESET_VALUES[preset]) if configs is None else configs[preset]().fields()
-    settings = build_settings({**values, **explicit})
+    settings = keep_micro_batch(build_settings({**values, **explicit}), explicit)
     chosen = set(explicit) | find_changed_fields(settings)
     return train_with_settings(settings, explicit=chosen, make_data=make_data)
 
@@ -91,7 +99,7 @@ def train_with_settings(
     )
     for note in notes:
         logger.info(note)
-    _require_data(settings, make_data)
+    require_data(settings, make_data)
     run = (run_class or TrainingRun)(settings)
     run.setup_model_and_tokenizer()
     run.prepare_datasets()
@@ -124,7 +132,12 @@ def _choose(preset: str) -> str:
     return preset
 
 
-def _require_data(settings: TrainingSettings, make_data: Callable[[Path], None] | None) -> None:
+def require_data(settings: TrainingSettings, make_data: Callable[[Path], None] | None) -> None:
+    """Makes sure that the data files are there, makes the default ones if that is possible.
+
+    Raises:
+        DataError: a file is missing; the message says how to get it.
+    """
     missing = [p for p in (settings.train_file, settings.validation_file) if not p.exists()]
     if not missing:
         return

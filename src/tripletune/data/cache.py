@@ -73,6 +73,11 @@ class EncodedFile(Sequence[TokenizedExample]):
         """Tokens of each example."""
         return [length for _, ends, _ in self._parts for length in np.diff(ends).tolist()]
 
+    @property
+    def prompt_lengths(self) -> list[int]:
+        """Tokens of each example's prompt."""
+        return [length for _, _, prompts in self._parts for length in prompts.tolist()]
+
     def __reduce__(self) -> tuple[type[EncodedFile], tuple[Path]]:
         return EncodedFile, (self.path,)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "build_empty_model",
     "find_position_scheme",
     "load_model",
     "load_model_and_tokenizer",
@@ -140,6 +141,26 @@ def load_model(
 
         quantize_linear_layers(model, dtype=dtype, quant_storage=quant_storage or torch.uint8)
     return model.eval()
+
+
+def build_empty_model(name: str, *, revision: str | None = None) -> Any:
+    """The network of a model by its configuration, on the meta device, which holds no weights.
+
+    Raises:
+        ModelError: the configuration cannot be found or read; the message has the remedies.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder, gguf = _split_gguf(resolve_model_path(name, revision=revision))
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, revision=revision, trust_remote_code=False, **gguf
+        )
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _explain(name, error) from error
 
 
 def load_model_and_tokenizer(

@@ -81,9 +81,8 @@ def accelerate_layers(
     return ["kept dequantised weights" if keep else "NF4 dequantised in each product"]
 
 
-def is_worth_compiling(model: Any, *, num_tokens: int) -> bool:
+def is_worth_compiling(*, num_parameters: int, num_tokens: int) -> bool:
     """Whether compiling (half a minute to one and a half) is won back by a run of this size."""
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return num_tokens >= 300_000 and num_parameters > 10**8
 
 

@@ -52,7 +52,6 @@ def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -
         bf16=False,
         fp16=on_gpu and not in_bf16,
         use_cpu=not on_gpu,
-        **_checkpointing(settings.gradient_checkpointing and on_gpu),
         logging_steps=settings.logging_steps,
         logging_first_step=True,
         save_strategy="steps",
@@ -73,12 +72,3 @@ def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -
         seed=settings.seed,
         data_seed=settings.seed,
     )
-
-
-def _checkpointing(wanted: bool) -> dict[str, Any]:
-    """Activation checkpointing, under the name this release of `transformers` has for it."""
-    fields = TrainingArguments.__dataclass_fields__
-    name = "activation" if "activation_checkpointing" in fields else "gradient"
-    if not wanted:
-        return {}
-    return {f"{name}_checkpointing": True, f"{name}_checkpointing_kwargs": {"use_reentrant": False}}

@@ -15,7 +15,13 @@ from tripletune.config import (
     choose_preset,
 )
 
-__all__ = ["adapt_to_machine", "detect_preset", "gpu_memory_gib", "settings_for_machine"]
+__all__ = [
+    "adapt_to_machine",
+    "detect_preset",
+    "gpu_memory_gib",
+    "keep_micro_batch",
+    "settings_for_machine",
+]
 
 logger = logging.getLogger("tripletune")
 
@@ -81,6 +87,19 @@ def adapt_to_machine(
     return (settings.changed(**changes) if changes else settings), notes
 
 
+def keep_micro_batch(settings: TrainingSettings, asked: Collection[str]) -> TrainingSettings:
+    """Settings whose micro-batch does not grow when its size was asked for.
+
+    Args:
+        settings: As put together.
+        asked: Names of the fields that the user set, other than by choosing a preset.
+    """
+    sizes = {"batch_size", "gradient_accumulation_steps"}
+    if "join_micro_batches" in asked or not sizes & set(asked):
+        return settings
+    return settings.changed(join_micro_batches=False)
+
+
 def settings_for_machine(config: UpperCaseConfig) -> TrainingSettings:
     """The settings of a configuration object on this machine; logs what was changed."""
     settings, notes = adapt_to_machine(
@@ -88,4 +107,4 @@ def settings_for_machine(config: UpperCaseConfig) -> TrainingSettings:
     )
     for note in notes:
         logger.info(note)
-    return settings
+    return keep_micro_batch(settings, {name.lower() for name in vars(config)})

@@ -40,13 +40,13 @@ from tripletune.training.checkpoints import (
     verify_checkpoint,
 )
 from tripletune.training.faults import is_out_of_memory, num_examples_in, split_batch
+from tripletune.training.run_state import RUN_STATE_FILE, read_run_state
 from tripletune.training.signals import EvaluationInterrupted, StopRequest
 
-__all__ = ["MAX_BAD_STEPS", "MAX_FAILED_SAVES", "RUN_STATE_FILE", "ResumableTrainer"]
+__all__ = ["MAX_BAD_STEPS", "MAX_FAILED_SAVES", "ResumableTrainer"]
 
 logger = logging.getLogger("tripletune")
 
-RUN_STATE_FILE = "run_state.json"
 MAX_BAD_STEPS = 5
 """Steps in a row whose gradients are not finite, after which the run ends."""
 MAX_FAILED_SAVES = 3
@@ -429,7 +429,7 @@ class ResumableTrainer(Trainer):
         self._resumed_from = str(folder)
         path = folder / RUN_STATE_FILE
         if path.is_file():
-            self._restored = _read_run_state(path)
+            self._restored = read_run_state(path)
             self._pending_evaluation = self._restored["pending_evaluation"]
             self.train_seconds = self._restored["train_seconds"]
             self.skipped_steps = self._restored["skipped_steps"]
@@ -512,33 +512,6 @@ class _StepGuard(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called after clipping."""
         self._trainer.check_gradients()
-
-
-def _read_run_state(path: Path) -> dict[str, Any]:
-    """The run's state, every field of its kind.
-
-    Raises:
-        AdapterError: a field is missing or of another kind.
-    """
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "pending_evaluation": bool,
-        "train_seconds": (int, float),
-        "loss_since_log": (int, float),
-        "last_logged_step": int,
-        "skipped_steps": int,
-        "bad_steps_in_a_row": int,
-        "num_pieces": int,
-        "batch_size": int,
-    }
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path}: not readable ({error}); use another checkpoint") from error
-    for name, kind in kinds.items():
-        value = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise AdapterError(f"{path}: {name} is {value!r}; use another checkpoint")
-    return dict(content)
 
 
 def _explain_write(path: Path, error: Exception) -> OutputError:

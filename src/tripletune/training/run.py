@@ -16,11 +16,12 @@ from tripletune.training.ranks import map_over_ranks
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 
-__all__ = ["TrainingRun", "score_model"]
+__all__ = ["EVAL_SENTENCES", "TrainingRun", "score_model"]
 
 logger = logging.getLogger("tripletune")
 
-_EVAL_SENTENCES = 200
+EVAL_SENTENCES = 200
+"""Validation sentences that are extracted from at each evaluation, at most."""
 
 
 class TrainingRun:
@@ -32,7 +33,7 @@ class TrainingRun:
     Attributes:
         model: The adapted model, after `setup_model_and_tokenizer`.
         tokenizer: Its tokenizer.
-        schema: The `RelationSchema` of the training data, after `prepare_datasets`.
+        schema: The `RelationSchema` of the training data, after `setup_model_and_tokenizer`.
         validation_examples: What is scored, after `prepare_datasets`.
         trainer: The `TripletTrainer`, after `train`.
     """
@@ -47,7 +48,8 @@ class TrainingRun:
         self.schema: Any = None
         self._train_set: Any = None
         self._validation_set: Any = None
-        self._memory_plan: Any = None
+        self._encoded: dict[Path, Any] = {}
+        self._fit: Any = None
 
     def setup_model_and_tokenizer(self) -> None:
         """Loads the tokenizer and the quantised model and adds LoRA.
@@ -57,10 +59,12 @@ class TrainingRun:
             ConfigError: a LoRA target matches no layer.
             OutputError: the output folder cannot be written (checked before anything is loaded).
             DataError: a data file is missing, empty or damaged (before the model is loaded).
+            ResourceError: the run does not fit the GPU (before the model is loaded).
         """
         import torch
 
         from tripletune.data.readers import load_examples
+        from tripletune.data.relation_schema import learn_schema
         from tripletune.models.loading import default_device, load_tokenizer
         from tripletune.training.acceleration import accelerate_layers
         from tripletune.training.adapters import count_parameters, render_parameter_line
@@ -74,13 +78,16 @@ class TrainingRun:
             join_processes(compute=settings.compute)
         # Before the model, so that a broken line is told before minutes of loading.
         self.train_examples = load_examples(settings.train_file)
+        self.schema = learn_schema(self.train_examples)
         self.validation_examples = load_examples(settings.validation_file)
         torch.manual_seed(settings.seed)
         logger.info("加载分词器...")
         self.tokenizer = load_tokenizer(settings.model_name, revision=settings.revision)
+        device = default_device()
+        if device.type == "cuda":
+            self._plan_ahead(device)
         logger.info("设置量化配置...")
         logger.info("加载基础模型...")
-        device = default_device()
         if settings.fsdp:
             logger.info("FSDP: 冻结的权重分给各个进程，按块收集；不编译模型，不保留解压的权重")
             self.model = load_sharded(lambda: self._load_adapted(device), device)
@@ -128,23 +135,48 @@ class TrainingRun:
         """
         if self.tokenizer is None:
             self.setup_model_and_tokenizer()
-        from tripletune.data.relation_schema import learn_schema
-
         settings = self.settings
-        self.schema = learn_schema(self.train_examples)
         logger.info("准备训练数据集...")
         self._train_set = self._encode(self.train_examples, settings.train_file)
         logger.info("准备验证数据集...")
         self._validation_set = self._encode(self.validation_examples, settings.validation_file)
 
     def _encode(self, examples: list[Example], path: Path) -> Any:
-        from tripletune.training.encoding import encode_data
         from tripletune.training.trainer import ExampleDataset
 
         logger.info("加载了 %d 条数据从 %s", len(examples), path)
-        return ExampleDataset(
-            encode_data(examples, self.tokenizer, self.settings, path=path, schema=self.schema)
+        return ExampleDataset(self._encode_once(examples, path))
+
+    def _encode_once(self, examples: list[Example], path: Path) -> Any:
+        from tripletune.training.encoding import encode_data
+
+        if path not in self._encoded:
+            self._encoded[path] = encode_data(
+                examples, self.tokenizer, self.settings, path=path, schema=self.schema
+            )
+        return self._encoded[path]
+
+    def _plan_ahead(self, device: Any) -> None:
+        """Plans memory and time, and prints the plan.
+
+        Raises:
+            ResourceError: nothing fits.
+        """
+        from tripletune.training.fitting import GpuFit, describe_run
+        from tripletune.training.plan_table import render_plan
+
+        settings = self.settings
+        planned = describe_run(
+            settings,
+            self.tokenizer,
+            training=self._encode_once(self.train_examples, settings.train_file),
+            validation=self._encode_once(self.validation_examples, settings.validation_file),
+            scored_texts=[e.text for e in self.validation_examples[: self.num_scored]],
+            schema=self.schema,
         )
+        self._fit = GpuFit.on_device(planned, device)
+        if is_main_process():
+            print_line(render_plan(self._fit.plan))
 
     def train(self) -> dict[str, float]:
         """Trains, saves adapter, tokenizer, curves and history, and gives the last evaluation.
@@ -163,6 +195,8 @@ class TrainingRun:
             )
             if checkpoint is not None:
                 self.settings = match_ranks(self.settings, checkpoint)
+                if self._fit is not None:
+                    self._fit.continue_from(self.settings, checkpoint.path)
             source = None if checkpoint is None else str(checkpoint.path)
             with self._recorded(source) as result:
                 self.trainer = self._build_trainer(stop)
@@ -195,12 +229,13 @@ class TrainingRun:
             "tokens": state.num_input_tokens_seen,
             "train_seconds": round(self.trainer.train_seconds, 2),
             "skipped_steps": self.trainer.skipped_steps,
+            **({} if self._fit is None else {"plan": self._fit.plan.summary()}),
         }
 
     @property
     def num_scored(self) -> int:
         """How many validation sentences `score` extracts from: the first 200 at most."""
-        return min(len(self.validation_examples), _EVAL_SENTENCES)
+        return min(len(self.validation_examples), EVAL_SENTENCES)
 
     def score(self) -> dict[str, float]:
         """Strict precision, recall and F1 of the model as it is on validation sentences."""
@@ -216,6 +251,7 @@ class TrainingRun:
                 relations=self.schema,
                 relations_per_prompt=self.settings.relations_per_prompt,
                 halving=not self.settings.fsdp,
+                **({} if self._fit is None else {"batch_size": self._fit.plan.generation_batch}),
             )
 
     def extract(self, texts: Sequence[str]) -> list[Any]:
@@ -248,10 +284,9 @@ class TrainingRun:
         from tripletune.training.trainer import TripletTrainer
 
         settings = self.settings
-        if self.model.device.type == "cuda":
-            settings = self._fit_memory()
-            self._compile()
         on_gpu = self.model.device.type == "cuda"
+        if on_gpu:
+            self._compile()
         packing = on_gpu if settings.packing is None else settings.packing
         base = self.model.get_base_model()
         scheme: Any = find_position_scheme(base)
@@ -260,6 +295,8 @@ class TrainingRun:
         collator: Any = PaddedCollator(pad_token_id, scheme, counts)
         if packing:
             collator = PackedCollator(pad_token_id, scheme, 128 if on_gpu else 1, counts)
+        if self._fit is not None:
+            settings = self._fit.settle(self.model, collator, self._train_set).apply(settings)
         trainer_class = ShardedTrainer if settings.fsdp else TripletTrainer
         trainer = trainer_class(
             model=self.model,
@@ -288,21 +325,16 @@ class TrainingRun:
         return trainer
 
     def _compile(self) -> None:
-        from tripletune.training.acceleration import is_worth_compiling, speed_up_network
+        from tripletune.training.acceleration import speed_up_network
 
-        settings = self.settings
-        tokens = sum(self._train_set.lengths) * settings.num_epochs
-        if settings.max_steps > 0:
-            share = settings.max_steps * settings.effective_batch_size / len(self._train_set)
-            tokens = min(tokens, tokens / settings.num_epochs * share)
-        compiled = not settings.fsdp and is_worth_compiling(self.model, num_tokens=int(tokens))
+        compiled = self._fit is not None and self._fit.run.compiled
         logger.info("加速: %s", ", ".join(speed_up_network(self.model, compiled=compiled)))
-        if settings.offload_activations:
+        if self.settings.offload_activations:
             from tripletune.training.offload import offload_activations
 
             offload_activations(self.model.get_base_model())
-        if not compiled and not settings.fsdp:
-            logger.info("训练量小 (%d tokens)，不编译模型", tokens)
+        if not compiled and not self.settings.fsdp:
+            logger.info("训练量小，不编译模型")
 
     def _report_speed(self) -> None:
         """Logs tokens a second and, on a GPU, the peak memory beside what was predicted."""
@@ -313,26 +345,11 @@ class TrainingRun:
         line = (
             f"训练 {seconds:.1f} 秒, {tokens:,} tokens, {tokens / max(seconds, 1e-9):,.0f} tokens/s"
         )
-        if self._memory_plan is not None:
+        if self._fit is not None:
             peak = torch.cuda.max_memory_allocated(self.model.device)
-            planned = self._memory_plan.total
+            planned = self._fit.plan.total
             line += f", 显存峰值 {peak / 2**30:.2f} GiB (预计 {planned / 2**30:.2f} GiB)"
         logger.info(line)
-
-    def _fit_memory(self) -> TrainingSettings:
-        """The settings with checkpointing as the memory plan has it; prints the plan."""
-        import torch
-
-        from tripletune.training.plan import measure_network, plan_memory
-
-        free, _ = torch.cuda.mem_get_info(self.model.device)
-        available = free + torch.cuda.memory_reserved(self.model.device)
-        size, lengths = measure_network(self.model), self._train_set.lengths
-        plan = plan_memory(size, lengths, self.settings, available=available)
-        if is_main_process():
-            print_line(plan.render())
-        self._memory_plan = plan
-        return self.settings.changed(gradient_checkpointing=plan.checkpointing)
 
     def _save_extraction_settings(self) -> None:
         """Writes what constrained extraction reads: the relations learnt, and a text's length."""

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.training.plan_cases import CARD, CHATGLM
+from tripletune.training.memory import Policy
+from tripletune.training.speed import (
+    DeviceSpeed,
+    estimate_generation_seconds,
+    estimate_training_seconds,
+    find_typical_device,
+)
+
+
+@pytest.mark.parametrize(
+    ("memory", "name"),
+    [(6, "RTX 3070"), (12, "RTX 3060 12GB"), (24, "RTX 3090"), (80, "A100 80GB"), (141, "H200")],
+)
+def test_typical_device_has_about_that_memory(memory, name):
+    device = find_typical_device(memory)
+    assert (device.name, device.measured) == (name, False)
+
+
+def test_training_time_by_hand():
+    # Large rows: 2 passes of 2 operations a parameter and token at 70 % of the rate, and 2 readings
+    # of the weights for each of 10 micro-batches.
+    seconds = estimate_training_seconds(
+        CHATGLM, Policy(0, compiled=True), CARD, tokens=80_000, micro_batches=10
+    )
+    parameters = 5_637_144_576
+    products = 4 * parameters * 80_000 / (0.7 * 50e12)
+    assert seconds == pytest.approx(products + 20 * 4.5 * parameters / 500e9)
+
+
+def test_computing_again_is_a_third_pass():
+    def time(depth):
+        policy = Policy(depth, compiled=True)
+        return estimate_training_seconds(CHATGLM, policy, CARD, tokens=8000, micro_batches=4)
+
+    assert time(28) == pytest.approx(1.5 * time(0))
+    assert time(14) == pytest.approx(1.25 * time(0))
+
+
+def test_few_tokens_cost_the_starting_of_kernels():
+    fast = DeviceSpeed("fast", 1e18, 1e15, measured=True)
+    seconds = estimate_training_seconds(
+        CHATGLM, Policy(0, compiled=False), fast, tokens=10, micro_batches=5
+    )
+    assert seconds == pytest.approx(2 * 5 * 28 * 4e-4)
+
+
+def test_h200_estimate_is_near_what_was_measured():
+    # 22,170 tokens/s in rows of 8,192 tokens at 782 TFLOP/s.
+    h200 = DeviceSpeed("H200", 782e12, 4.8e12, measured=True)
+    seconds = estimate_training_seconds(
+        CHATGLM, Policy(0, compiled=True), h200, tokens=81_920, micro_batches=10
+    )
+    assert 81_920 / seconds == pytest.approx(22_170, rel=0.15)
+
+
+def test_generation_takes_a_reading_of_the_weights_a_token():
+    seconds = estimate_generation_seconds(CHATGLM, CARD, sentences=200, batch=10, answer=50)
+    assert seconds == pytest.approx(1.2 * 50 * 20 * 4.5 * 5_637_144_576 / 500e9)
+    one = estimate_generation_seconds(CHATGLM, CARD, sentences=2, batch=10, answer=50)
+    assert one == pytest.approx(seconds / 20)
