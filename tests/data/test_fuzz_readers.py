@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import random
+from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tripletune.data.readers import FORMATS, read_examples
@@ -15,6 +22,9 @@ from tripletune.errors import DataError
 from tripletune.schema import Example
 
 NUM_LINES = 10_000
+# Of formats in columns, each case is a file of its own; TRIPLETUNE_FUZZ_FILES=10000 tests as many
+# of them as of lines, in about two minutes.
+NUM_FILES = int(os.environ.get("TRIPLETUNE_FUZZ_FILES", "500"))
 ITEM = {"subject": "甲", "relation": "位于", "object": "乙_丙"}
 OFFSETS = {"h": {"name": "甲", "pos": [0, 1]}, "t": {"name": "乙", "pos": [3, 4]}, "relation": "r"}
 SPANS = [{"id": i, "start_offset": i, "end_offset": i + 1, "label": "x"} for i in (0, 1)]
@@ -130,7 +140,7 @@ SEEDS: dict[str, str] = {
     "csv": '"甲,位于乙",甲,位于,乙',
     "brat": "T1\tA 0 1;2 3\t甲 乙\tR1\tr Arg1:T1 Arg2:T1",
 }
-"""One line of every line format; Parquet and saved data sets have none."""
+"""One line of every line format; Parquet and saved data sets have files of their own below."""
 
 VALUES = [
     "null",
@@ -269,13 +279,86 @@ def test_mutated_heads_and_documents_give_examples_or_named_errors(
         read_all(path, None)
 
 
-def test_mutated_parquet_gives_examples_or_named_errors(tmp_path: Path) -> None:
-    from tripletune.data.writers import write_examples
+JSON_SEEDS = [line for line in SEEDS.values() if line.startswith("{")]
+CELLS: list[object] = [
+    *(None, True, -1, 2**62, float("nan"), float("inf"), "", " ", [], {}, [[]], {"a": 1}),
+    *(b"\xff\xfe", "乙".encode(), Decimal("1.5")),
+    *(datetime(2020, 1, 1), datetime(2020, 1, 1).date(), datetime(2020, 1, 1).time(), timedelta(1)),
+]
 
-    path = tmp_path / "x.parquet"
-    write_examples([Example(f"甲{i}") for i in range(50)], path)
-    intact = path.read_bytes()
-    rng = random.Random("parquet")
-    for _ in range(200):
-        path.write_bytes(intact[: rng.randrange(4, len(intact))])
-        read_all(path, None)
+
+def write_columns(table: pyarrow.Table, path: Path, kind: str) -> Path:
+    """Writes a Parquet file, or the folder of a saved data set; gives the file with the rows."""
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, path)
+        return path
+    path.mkdir(exist_ok=True)
+    (path / "dataset_info.json").write_text("{}", encoding="utf-8")
+    file = path / "data-00000-of-00001.arrow"
+    with (
+        pyarrow.OSFile(str(file), "wb") as sink,
+        pyarrow.ipc.new_stream(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    return file
+
+
+def mutate_cells(rng: random.Random) -> pyarrow.Table:
+    """One row of some format with values of types that JSON does not have, as a table."""
+    while True:
+        row = json.loads(rng.choice(JSON_SEEDS))
+        for _ in range(rng.randint(1, 3)):
+            places: list[tuple[object, object]] = []
+            _collect(row, places)
+            container, key = rng.choice(places)
+            if isinstance(container, dict) and rng.random() < 0.3:
+                container[f"{key}x"] = container.pop(key)
+            else:
+                container[key] = copy.deepcopy(rng.choice(CELLS))  # type: ignore[index]
+        try:
+            return pyarrow.Table.from_pylist([row])
+        except (pyarrow.ArrowException, OverflowError, ValueError):
+            continue  # Not every row has a type that columns can have.
+
+
+def mutate_bytes(rng: random.Random, intact: bytes) -> bytes:
+    raw = bytearray(intact)
+    for _ in range(rng.randint(1, 4)):
+        place = rng.randrange(len(raw))
+        choice = rng.randrange(4)
+        if choice == 0:
+            raw[place] = rng.randrange(256)
+        elif choice == 1:
+            raw = raw[: place + 1]
+        elif choice == 2:
+            raw[place : place + rng.randint(1, 16)] = b""
+        else:
+            raw[place : place + 4] = rng.randbytes(4)
+        raw = raw or bytearray(b"P")
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "dataset"])
+def test_mutated_cells_give_examples_or_named_errors(tmp_path: Path, kind: str) -> None:
+    rng, path, counts = random.Random(f"cells {kind}"), tmp_path / "x", Counter[str]()
+    for _ in range(NUM_FILES):
+        try:
+            write_columns(mutate_cells(rng), path, kind)
+        except pyarrow.ArrowNotImplementedError:
+            continue  # Parquet has no empty objects.
+        examples, problems = read_all(path, None)
+        counts["read" if examples else "dropped" if problems else "refused"] += 1
+    assert min(counts["read"], counts["dropped"], counts["refused"]) > NUM_FILES // 10
+
+
+@pytest.mark.parametrize("kind", ["parquet", "dataset"])
+def test_mutated_bytes_of_columns_give_examples_or_named_errors(tmp_path: Path, kind: str) -> None:
+    rng, path = random.Random(f"bytes {kind}"), tmp_path / "x"
+    rows = [{**json.loads(SEEDS["canonical"]), "id": str(number)} for number in range(6)]
+    file = write_columns(pyarrow.Table.from_pylist(rows), path, kind)
+    intact, num_read = file.read_bytes(), 0
+    assert len(read_all(path, kind)[0]) == 6
+    for number in range(NUM_FILES):
+        file.write_bytes(mutate_bytes(rng, intact))
+        num_read += bool(read_all(path, kind if number % 2 else None)[0])
+    assert 0 < num_read < NUM_FILES // 5

@@ -51,6 +51,49 @@ def test_parquet_of_plain_columns_is_grouped_by_text(tmp_path: Path) -> None:
     assert load_examples(tmp_path / "x") == [expected]
 
 
+def test_values_that_json_does_not_have_become_text(tmp_path: Path) -> None:
+    import datetime
+    import decimal
+
+    path = tmp_path / "x.parquet"
+    rows = [
+        {"text": "t", "subject": b"a", "relation": "r", "object": datetime.date(1949, 10, 1)},
+        {"text": "t", "subject": b"\xff", "relation": "r", "object": datetime.date(2000, 1, 1)},
+    ]
+    datasets.Dataset.from_list(rows).to_parquet(path)
+    assert [triplet.key for triplet in load_examples(path)[0].triplets] == [
+        ("a", "r", "1949-10-01"),
+        (r"b'\xff'", "r", "2000-01-01"),
+    ]
+    assert clean_row({"object": decimal.Decimal("1.50")}) == {"object": "1.50"}
+
+
+def test_date_that_python_does_not_have_is_named(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "x.parquet"
+    table = pyarrow.table(
+        {"text": ["t"], "object": pyarrow.array([2**62], pyarrow.timestamp("us"))}
+    )
+    pyarrow.parquet.write_table(table, path)
+    with pytest.raises(DataError, match=r"x\.parquet: cannot be read as Parquet: .*out of range"):
+        load_examples(path)
+
+
+def test_arrow_file_whose_offsets_reach_outside_is_named(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "d")
+    (file,) = (tmp_path / "d").glob("*.arrow")
+    raw = file.read_bytes()
+    # The offsets of the two texts: 0, 4 and 6 characters of three bytes each.
+    offsets = b"".join(number.to_bytes(4, "little") for number in (0, 12, 18))
+    assert raw.count(offsets) == 1
+    damaged = offsets[:8] + (2**31 - 1).to_bytes(4, "little")
+    file.write_bytes(raw.replace(offsets, damaged))
+    with pytest.raises(DataError, match=r"cannot be read as Arrow: .*[Oo]ffset"):
+        load_examples(tmp_path / "d")
+
+
 def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + b"\x00" * 40 + b"PAR1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def iter_parquet_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, A
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 yield from _iter_batch(batch, problems)
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"cannot be read as Parquet: {_first_line(error)}", path=path) from error
 
 
@@ -66,12 +67,16 @@ def iter_arrow_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, Any
             with arrow.memory_map(str(file)) as source:
                 for batch in arrow.ipc.open_stream(source):
                     yield from _iter_batch(batch, problems)
-        except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
             raise DataError(f"cannot be read as Arrow: {_first_line(error)}", path=file) from error
 
 
 def clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without the nulls that columns force on it, and object slots as an object again."""
+    """A row without the nulls that columns force on it, and object slots as an object again.
+
+    Values that JSON does not have become text: dates and decimals as they are written, bytes as
+    UTF-8, or as Python shows them where they are none.
+    """
     return {name: _clean(name, value) for name, value in row.items() if value is not None}
 
 
@@ -83,7 +88,13 @@ def _clean(name: str, value: Any) -> Any:
         if name == "object_slots":
             return {item["name"]: item["value"] for item in items if _is_slot(item)}
         return [_clean("", item) for item in items]
-    return value
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode("utf-8")
+        return repr(value)
+    return str(value)
 
 
 def _is_slot(item: object) -> bool:
@@ -91,6 +102,8 @@ def _is_slot(item: object) -> bool:
 
 
 def _iter_batch(batch: Any, problems: Problems) -> Iterator[Mapping[str, Any]]:
+    # Damaged offsets would make reading the values reach outside the file, and end the process.
+    batch.validate(full=True)
     for row in batch.to_pylist():
         problems.line = (problems.line or 0) + 1
         yield clean_row(row)
