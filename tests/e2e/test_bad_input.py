@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -125,6 +126,15 @@ def test_model_that_cannot_be_fetched(complain, monkeypatch):
     message = complain(model_name="nobody/no-such-chatglm")
     remedies = ["HF_ENDPOINT=https://hf-mirror.com", "git lfs clone", "--model_name embedded"]
     assert [word for word in ["nobody/no-such-chatglm", *remedies] if word not in message] == []
+
+
+def test_model_folder_that_was_cut_off(complain, tmp_path, tiny_model_dir):
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    message = complain(model_name="model")
+    assert message.startswith("错误 (error): model/model.safetensors: is cut off, ")
+    assert "download it again" in message
 
 
 def test_checkpoint_that_is_not_there(complain):

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tripletune.errors import AdapterError, OutputError
+from tripletune.errors import AdapterError, ModelError, OutputError
 from tripletune.extraction.loading import ReadingSettings, load_adapter, save_reading_settings
 
 
@@ -30,6 +31,45 @@ def test_load_adapter_refuses_a_damaged_schema(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text("[", encoding="utf-8")
     with pytest.raises(AdapterError, match=r"has no readable schema\.json"):
         load_adapter(tmp_path)
+
+
+def write_adapter_config(folder: Path, **fields: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return folder
+
+
+def test_load_adapter_names_the_damaged_file_of_the_base_model(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"cut")
+    folder = write_adapter_config(
+        tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "base")
+    )
+    monkeypatch.setattr("tripletune.models.adapter_files.check_adapter_folder", lambda folder: None)
+    with pytest.raises(ModelError, match=r"base/model\.safetensors: 3 bytes that are no whole"):
+        load_adapter(folder, device="cpu")
+
+
+@pytest.mark.parametrize(("named", "revision"), [(None, "v1.1.0"), ("other", None)])
+def test_load_adapter_takes_the_revision_that_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, revision: str | None
+) -> None:
+    folder = write_adapter_config(
+        tmp_path, base_model_name_or_path="THUDM/chatglm-6b", revision="v1.1.0"
+    )
+    asked = []
+
+    def refuse(name: str, **settings: object) -> None:
+        asked.append((name, settings["revision"]))
+        raise ModelError("enough")
+
+    monkeypatch.setattr("tripletune.models.adapter_files.check_adapter_folder", lambda folder: None)
+    monkeypatch.setattr("tripletune.models.loading.load_model_and_tokenizer", refuse)
+    with pytest.raises(ModelError, match="enough"):
+        load_adapter(folder, device="cpu", base_model=named)
+    assert asked == [(named or "THUDM/chatglm-6b", revision)]
 
 
 def test_save_reading_settings_writes_what_training_texts_suggest(tmp_path: Path) -> None:

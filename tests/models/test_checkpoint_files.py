@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from tripletune.errors import ModelError
 from tripletune.models.checkpoint_files import (
+    check_gguf_file,
     check_model_folder,
-    check_weight_shapes,
+    check_vocabulary,
     describe_model_folder,
     find_full_precision_id,
     is_lfs_pointer,
@@ -77,26 +77,6 @@ def test_whole_shards_pass(sharded):
 def test_whole_bins_pass(tmp_path, zipped):
     write_bins(tmp_path, _use_new_zipfile_serialization=zipped)
     check_model_folder(tmp_path)
-
-
-@pytest.mark.parametrize("family", ["chatglm-6b", "chatglm2-6b"])
-def test_official_layouts_pass_with_shapes(shared_dir, family):
-    check_weight_shapes(shared_dir / "references" / family)
-
-
-def test_official_bins_pass_with_shapes(shared_dir, tmp_path):
-    copy_official(shared_dir, tmp_path, "chatglm-6b", "pytorch_model*")
-    check_weight_shapes(tmp_path)
-    assert describe_model_folder(tmp_path).weight_files == (
-        "pytorch_model-00001-of-00002.bin",
-        "pytorch_model-00002-of-00002.bin",
-    )
-
-
-def copy_official(shared_dir: Path, target: Path, family: str, pattern: str) -> None:
-    source = shared_dir / "references" / family
-    for path in [source / "config.json", *source.glob(pattern)]:
-        shutil.copyfile(path, target / path.name)
 
 
 def test_missing_folder(tmp_path):
@@ -273,36 +253,6 @@ def test_header_lists_tensors(single):
     assert {name: tensor["shape"] for name, tensor in header.items()} == {"a": [4, 3], "b": [2]}
 
 
-def test_wrong_shape(shared_dir, tmp_path):
-    copy_official(shared_dir, tmp_path, "chatglm2-6b", "model.safetensors")
-    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
-    write_config(tmp_path, **(config | {"ffn_hidden_size": 200}))
-    message = r"dense_.*has shape \[.*\], but config\.json describes \[.*\]"
-    with pytest.raises(ModelError, match=message):
-        check_weight_shapes(tmp_path)
-
-
-def test_missing_tensors(shared_dir, tmp_path):
-    copy_official(shared_dir, tmp_path, "chatglm2-6b", "none")
-    tensors = load_file(shared_dir / "references/chatglm2-6b/model.safetensors")
-    kept = {name: t for name, t in tensors.items() if "layers.2" not in name}
-    save_file(kept, tmp_path / "model.safetensors")
-    message = r"no weight file holds transformer\.encoder\.layers\.2\..* and 4 more"
-    with pytest.raises(ModelError, match=message):
-        check_weight_shapes(tmp_path)
-
-
-def test_bin_that_holds_code(shared_dir, tmp_path):
-    copy_official(shared_dir, tmp_path, "chatglm2-6b", "none")
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(print, protocol=2))
-    with pytest.raises(ModelError, match=r"pytorch_model\.bin: cannot be read as weights"):
-        check_weight_shapes(tmp_path)
-
-
-def test_shapes_of_other_models_are_passed_over(single):
-    check_weight_shapes(single)
-
-
 def test_description_of_a_whole_folder(single):
     (single / "tokenizer.json").write_text("{}", encoding="utf-8")
     folder = describe_model_folder(single)
@@ -370,3 +320,32 @@ def test_vocabulary_with_other_special_ids(shared_dir, single):
     shutil.copy(shared_dir / "tokenizers/chatglm-6b/ice_text.model", single)
     (problem,) = describe_model_folder(single).problems
     assert "has <sop> at 130004, config.json says bos_token_id 150004" in problem
+
+
+def test_vocabulary_check_says_what_the_description_says(shared_dir, single):
+    shutil.copyfile(shared_dir / "tokenizers/chatglm-6b/ice_text.model", single / "ice_text.model")
+    write_config(single, model_type="chatglm", inner_hidden_size=8, vocab_size=500)
+    (problem,) = describe_model_folder(single).problems
+    with pytest.raises(ModelError) as error:
+        check_vocabulary(single)
+    assert str(error.value) == problem
+
+
+def test_vocabulary_that_is_not_there_is_no_problem_of_this_check(single, tmp_path):
+    check_vocabulary(single)
+    check_vocabulary(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"<html>", r"model\.gguf: is no GGUF file"), (POINTER.encode(), "is a Git LFS pointer")],
+)
+def test_gguf_file_that_is_none(tmp_path, content, message):
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        check_gguf_file(tmp_path / "model.gguf")
+
+
+def test_gguf_file_passes(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF and more")
+    check_gguf_file(tmp_path / "model.gguf")

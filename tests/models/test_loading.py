@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tripletune.errors import MissingPackageError, ModelError
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
@@ -15,6 +17,7 @@ from tripletune.models.loading import (
     default_device,
     default_dtype,
     find_position_scheme,
+    load_config,
     load_model,
     load_model_and_tokenizer,
     load_tokenizer,
@@ -68,14 +71,6 @@ def test_resolve_model_path_says_that_a_path_leads_nowhere(name, tmp_path, monke
         resolve_model_path(name)
 
 
-def test_resolve_model_path_names_the_package_for_modelscope(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRIPLETUNE_HUB", "modelscope")
-    monkeypatch.setitem(sys.modules, "modelscope", None)
-    with pytest.raises(MissingPackageError, match="pip install modelscope"):
-        resolve_model_path("THUDM/chatglm-6b")
-
-
 @pytest.mark.parametrize("load", [load_tokenizer, lambda name: load_model(name, quantize=False)])
 def test_loading_says_what_helps_when_nothing_can_be_fetched(load, no_network):
     with pytest.raises(ModelError, match="'nobody/no-such-chatglm' cannot be loaded") as error_info:
@@ -105,12 +100,111 @@ def test_load_model_quantises_linear_layers_to_nf4(tiny_model_dir):
     assert type(model.get_output_embeddings()).__name__ != "Linear4bit"
 
 
-def test_load_model_says_that_weights_are_missing(tiny_model_dir, tmp_path):
-    folder = tmp_path / "broken"
-    shutil.copytree(tiny_model_dir, folder)
+@pytest.fixture
+def broken(tiny_model_dir, tmp_path) -> Path:
+    """A copy of the tiny model's folder, to be damaged."""
+    return shutil.copytree(tiny_model_dir, tmp_path / "broken")
+
+
+def change_config(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), encoding="utf-8")
+
+
+def remove_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(str(folder), quantize=False, device="cpu")
+
+
+def leave_a_pointer(folder: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    (folder / "model.safetensors").write_text(pointer, encoding="utf-8")
+
+
+def cut_off(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def lose_a_part(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    first, second = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    parts = {first: names[:3], second: names[3:]}
+    weight_map = {name: part for part, inside in parts.items() for name in inside}
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    save_file({name: tensors[name] for name in parts[first]}, folder / first, {"format": "pt"})
+    remove_weights(folder)
+
+
+def describe_another_size(folder: Path) -> None:
+    change_config(folder, inner_hidden_size=256)
+
+
+def describe_a_smaller_vocabulary(folder: Path) -> None:
+    change_config(folder, vocab_size=100)
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("lm_head.weight", "transformer.word_embeddings.weight"):
+        if name in tensors:
+            tensors[name] = tensors[name][:100].clone()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def describe_int4_weights(folder: Path) -> None:
+    change_config(folder, quantization_bit=4)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_weights, r"broken: holds no weights of the chatglm"),
+        (
+            leave_a_pointer,
+            r"model\.safetensors: is a Git LFS pointer, .* 12,345 bytes",
+        ),
+        (cut_off, r"model\.safetensors: is cut off, .* download it again"),
+        (lose_a_part, r"1 of 2 weight files .* are missing: model-00002-of-00002\.safetensors"),
+        (describe_another_size, r"dense_.* has shape \[.*128.*\], but config\.json .*256"),
+        (describe_a_smaller_vocabulary, r"ice_text\.model: has \d+ pieces, .* only 100;"),
+        (describe_int4_weights, r"quantization_bit 4: INT4 .* use 'THUDM/chatglm-6b'"),
+    ],
+)
+def test_damaged_folder_is_one_message(broken, damage, message):
+    damage(broken)
+    with pytest.raises(ModelError, match=message) as error:
+        load_model(str(broken), quantize=False, device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_tokenizer_of_another_model_is_refused(broken):
+    describe_a_smaller_vocabulary(broken)
+    with pytest.raises(ModelError, match="belong to different models"):
+        load_tokenizer(str(broken))
+
+
+def test_tokenizer_alone_is_loaded_from_its_folder(tiny_model_dir, tmp_path):
+    load_tokenizer(str(tiny_model_dir)).save_pretrained(tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "config.json").exists()
+    again = load_tokenizer(str(tmp_path / "adapter"))
+    assert again.encode("你好") == load_tokenizer(str(tiny_model_dir)).encode("你好")
+
+
+def test_load_config_gives_our_class(tiny_model_dir):
+    assert type(load_config(str(tiny_model_dir))) is ChatGLMConfig
+
+
+def test_gguf_file_needs_its_package(tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("tripletune.models.loading.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r'pip install "tripletune\[gguf\]"'):
+        load_tokenizer(str(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, lambda name: load_model(name, quantize=False)])
+def test_file_that_is_no_gguf_is_one_message(tmp_path, load):
+    (tmp_path / "model.gguf").write_bytes(b"<html>")
+    with pytest.raises(ModelError, match=r"model\.gguf: is no GGUF file"):
+        load(str(tmp_path / "model.gguf"))
 
 
 def test_default_device_is_the_gpu_of_the_process(monkeypatch):

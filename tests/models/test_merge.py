@@ -93,6 +93,26 @@ def test_merged_folder_is_plain_and_equals_base_with_adapter(folders, tmp_path):
     assert float((plain - expected).detach().abs().max()) > 0.02
 
 
+def test_adapter_with_a_tokenizer_beside_it_is_merged(folders, tmp_path):
+    """As a training leaves it: the tokenizer's files, and no config.json."""
+    adapter = shutil.copytree(folders.adapter, tmp_path / "adapter")
+    ChatGLM2Tokenizer.from_pretrained(folders.base).save_pretrained(adapter)
+    assert not (adapter / "config.json").exists()
+    merge_adapter(plan_merge(adapter, tmp_path / "merged"))
+    merged = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert merged.encode("你好") == AutoTokenizer.from_pretrained(folders.base).encode("你好")
+
+
+def test_plan_takes_the_revision_that_was_trained_on(folders, tmp_path):
+    adapter = shutil.copytree(folders.adapter, tmp_path / "adapter")
+    path = adapter / "adapter_config.json"
+    fields = json.loads(path.read_text(encoding="utf-8")) | {"revision": "v1.1.0"}
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    assert plan_merge(adapter, tmp_path / "merged").revision == "v1.1.0"
+    other = plan_merge(adapter, tmp_path / "merged", base=str(folders.base))
+    assert other.revision is None
+
+
 def test_merging_without_a_check_returns_nothing(folders, tmp_path):
     assert merge_adapter(plan_merge(folders.adapter, tmp_path / "merged")) is None
 

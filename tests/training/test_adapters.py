@@ -74,8 +74,13 @@ def test_add_lora_takes_all_linear_layers(model):
 def test_add_lora_records_the_base_and_its_settings(model):
     config = adapt(model).peft_config["default"]
     assert config.base_model_name_or_path == "THUDM/chatglm-6b"
+    assert config.revision is None
     assert (config.r, config.lora_alpha, config.lora_dropout) == (8, 32, 0.1)
     assert str(config.task_type).endswith("CAUSAL_LM")
+
+
+def test_add_lora_records_the_revision_of_the_base(model):
+    assert adapt(model, revision="v1.1.0").peft_config["default"].revision == "v1.1.0"
 
 
 @torch.no_grad()

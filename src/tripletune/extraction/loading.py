@@ -105,6 +105,7 @@ def load_adapter(
             f"{folder / 'adapter_config.json'}: base_model_name_or_path is {name!r}; name the base "
             "model (--base_model)"
         )
+    revision = None if base_model else config.get("revision")
     schema = None
     if (folder / SCHEMA_FILE).is_file():
         schema = RelationSchema.from_record(_read_json(folder / SCHEMA_FILE))
@@ -113,8 +114,10 @@ def load_adapter(
         reading = _read_settings(folder / SETTINGS_FILE)
     check_adapter_folder(folder)
     if quantize is None:
-        quantize = _needs_quantisation(name, device)
-    model, tokenizer = load_model_and_tokenizer(name, quantize=quantize, device=device, dtype=dtype)
+        quantize = _needs_quantisation(name, revision, device)
+    model, tokenizer = load_model_and_tokenizer(
+        name, quantize=quantize, device=device, dtype=dtype, revision=revision
+    )
     from peft import PeftModel
 
     try:
@@ -158,19 +161,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _needs_quantisation(name: str, device: Any) -> bool:
+def _needs_quantisation(name: str, revision: str | None, device: Any) -> bool:
     """Whether the GPU's free memory does not hold the weights in 16 bits with room to work."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    from tripletune.models.loading import resolve_model_path
+    from tripletune.models.loading import load_config, resolve_model_path
 
     if not torch.cuda.is_available() or (device is not None and torch.device(device).type == "cpu"):
         return False
-    path = resolve_model_path(name)
-    if path.endswith(".gguf"):
+    if resolve_model_path(name).endswith(".gguf"):
         return False
-    config = AutoConfig.from_pretrained(path)
+    config = load_config(name, revision=revision)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     num_bytes = 2 * sum(parameter.numel() for parameter in model.parameters())

@@ -17,9 +17,11 @@ from typing import Any
 from tripletune.errors import ModelError
 
 __all__ = [
+    "CHATGLM_FAMILIES",
     "ModelFolder",
+    "check_gguf_file",
     "check_model_folder",
-    "check_weight_shapes",
+    "check_vocabulary",
     "describe_model_folder",
     "find_full_precision_id",
     "is_lfs_pointer",
@@ -37,6 +39,7 @@ _VOCABULARIES = {
     "ChatGLM2-6B": ("tokenizer.model",),
     "ChatGLM3-6B": ("tokenizer.model",),
 }
+CHATGLM_FAMILIES = tuple(_VOCABULARIES)
 _OTHER_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 
 
@@ -111,36 +114,32 @@ def describe_model_folder(path: str | Path) -> ModelFolder:
     )
 
 
-def check_weight_shapes(path: str | Path) -> None:
-    """Returns when a ChatGLM folder's tensors are those that its configuration asks for.
-
-    Any other model is passed over. Reads the headers of the weight files.
+def check_vocabulary(path: str | Path) -> None:
+    """Returns when the vocabulary file, if the folder has one, is whole and fits config.json.
 
     Raises:
-        ModelError: a tensor is missing or has another shape; or as `check_model_folder`.
+        ModelError: it is a Git LFS pointer, no SentencePiece model, or of another model.
     """
     folder = Path(path)
-    check_model_folder(folder)
-    config, _ = _check_config(folder)
-    if _find_family(config) not in _VOCABULARIES:
+    if not (folder / "config.json").is_file():
         return
-    expected = _expected_shapes(config)
-    missing = set(expected)
-    for name in _check_weights(folder, config)[0]:
-        for tensor, shape in _read_shapes(folder / name).items():
-            missing.discard(tensor)
-            if tensor in expected and shape != expected[tensor]:
-                raise ModelError(
-                    f"{folder / name}: {tensor} has shape {shape}, but config.json describes "
-                    f"{expected[tensor]}; weights and config.json belong to different models: "
-                    "download both again from one place"
-                )
-    if missing:
-        raise ModelError(
-            f"{folder}: no weight file holds {', '.join(sorted(missing)[:3])}"
-            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; the checkpoint is "
-            f"incomplete: {_AGAIN}"
-        )
+    family = _find_family(_read_json(folder / "config.json")[0])
+    names = _VOCABULARIES.get(str(family), _OTHER_VOCABULARIES)
+    if any((folder / name).is_file() for name in names):
+        problems = _check_vocabulary(folder, str(family))[1]
+        if problems:
+            raise ModelError(problems[0])
+
+
+def check_gguf_file(path: str | Path) -> None:
+    """Returns when a file begins as a GGUF file does.
+
+    Raises:
+        ModelError: it is a Git LFS pointer, or something else.
+    """
+    problems = _check_files(Path(path).parent, [Path(path).name])
+    if problems:
+        raise ModelError(problems[0])
 
 
 def find_full_precision_id(config: dict[str, Any]) -> str:
@@ -390,39 +389,3 @@ def _find_vocabulary_mismatch(folder: Path, name: str) -> str | None:
             f"{start}; they belong to different models: download both again from one place"
         )
     return None
-
-
-def _expected_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
-    """Names and shapes of the network's parameters; what is shared counts once."""
-    import torch
-
-    model: Any
-    with torch.device("meta"):
-        if _find_family(config) == "ChatGLM-6B":
-            from tripletune.models.chatglm import ChatGLMForConditionalGeneration
-            from tripletune.models.configuration_chatglm import ChatGLMConfig
-
-            model = ChatGLMForConditionalGeneration(ChatGLMConfig(**config))
-        else:
-            from tripletune.models.chatglm2 import ChatGLM2Config, ChatGLM2ForConditionalGeneration
-
-            model = ChatGLM2ForConditionalGeneration(ChatGLM2Config(**config))
-    shapes = {name: list(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    if model.config.tie_word_embeddings:
-        shapes.pop("lm_head.weight", None)
-    return shapes
-
-
-def _read_shapes(path: Path) -> dict[str, list[int]]:
-    if path.suffix == ".safetensors":
-        header = read_safetensors_header(path)
-        return {name: list(tensor["shape"]) for name, tensor in header.items()}
-    import pickle
-
-    import torch
-
-    try:
-        tensors = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"{path}: cannot be read as weights ({error}); {_AGAIN}") from error
-    return {name: list(tensor.shape) for name, tensor in tensors.items()}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletune.config import EMBEDDED_MODEL
-from tripletune.errors import ModelError
+from tripletune.errors import MissingPackageError, ModelError
+from tripletune.models.checkpoint_files import check_gguf_file, check_vocabulary
+from tripletune.models.hub import REMEDIES, fetch_model
+from tripletune.models.weight_shapes import check_weight_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -16,23 +20,16 @@ if TYPE_CHECKING:
 __all__ = [
     "build_empty_model",
     "find_position_scheme",
+    "load_config",
     "load_model",
     "load_model_and_tokenizer",
     "load_tokenizer",
     "resolve_model_path",
 ]
 
-_REMEDIES = (
-    "what helps: set a mirror (export HF_ENDPOINT=https://hf-mirror.com), or clone it "
-    "(git lfs clone https://huggingface.co/{name}) and pass the folder as --model_name, or try "
-    "the small model that comes with TripleTune (--model_name embedded)"
-)
 
-
-def resolve_model_path(name: str, *, revision: str | None = None) -> str:
+def resolve_model_path(name: str) -> str:
     """The folder of the embedded model or a local clone, or the hub id as it is.
-
-    With `TRIPLETUNE_HUB=modelscope` a hub id is fetched from ModelScope and its folder returned.
 
     Raises:
         ModelError: the name looks like a path and does not exist, or holds no config.json.
@@ -54,25 +51,46 @@ def resolve_model_path(name: str, *, revision: str | None = None) -> str:
             f"model: {name!r} is no folder here; accepted are a local folder, a hub id such as "
             "'THUDM/chatglm-6b', or 'embedded'"
         )
-    if os.environ.get("TRIPLETUNE_HUB") == "modelscope":
-        return _fetch_from_modelscope(name, revision)
     return name
+
+
+def load_config(name: str, *, revision: str | None = None) -> Any:
+    """The configuration of a model, of whichever class it is.
+
+    Raises:
+        ModelError: it cannot be found or read; the message has the remedies.
+    """
+    from transformers import AutoConfig
+
+    folder, gguf = _open_model(name, revision, weights=False)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **gguf)
+    except (OSError, ValueError) as error:
+        raise _explain(name, error) from error
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     """The tokenizer of a model, ours for a ChatGLM, without running remote code.
 
+    Args:
+        name: As `load_model`; or a folder that holds a tokenizer alone, as an adapter's does.
+        revision: Of a hub id.
+
     Raises:
         ModelError: it cannot be found or read; the message has the remedies.
+        MissingPackageError: a GGUF file is named and the package for it is not installed.
     """
     from transformers import AutoTokenizer
 
-    path = resolve_model_path(name, revision=revision)
-    folder, gguf = _split_gguf(path)
+    alone = Path(name).expanduser()
+    gguf: dict[str, str] = {}
+    if (alone / "tokenizer_config.json").is_file() and not (alone / "config.json").is_file():
+        folder = str(alone)
+    else:
+        folder, gguf = _open_model(name, revision, weights=False)
+    check_vocabulary(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, revision=revision, trust_remote_code=False, **gguf
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
     except (OSError, ValueError) as error:
         raise _explain(name, error) from error
     if tokenizer.pad_token_id is None:
@@ -105,7 +123,9 @@ def load_model(
             uint8.
 
     Raises:
-        ModelError: it cannot be found or read; the message has the remedies.
+        ModelError: it cannot be found, is damaged or of another size than its configuration
+            says; the message names the file and what to do.
+        MissingPackageError: a GGUF file is named and the package for it is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -115,8 +135,10 @@ def load_model(
     arguments: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
     if attn_implementation is not None:
         arguments["attn_implementation"] = attn_implementation
-    path = resolve_model_path(name, revision=revision)
-    folder, gguf = _split_gguf(path)
+    folder, gguf = _open_model(name, revision, weights=True)
+    if not gguf:
+        check_weight_shapes(folder)
+        check_vocabulary(folder)
     if quantize and not gguf:
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -127,7 +149,7 @@ def load_model(
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, revision=revision, trust_remote_code=False, **arguments, **gguf
+            folder, trust_remote_code=False, **arguments, **gguf
         )
     except (OSError, ValueError) as error:
         raise _explain(name, error) from error
@@ -202,28 +224,24 @@ def find_position_scheme(model: Any) -> str:
     return "two_rows" if isinstance(model.config, ChatGLMConfig) else "one_row"
 
 
-def _split_gguf(path: str) -> tuple[str, dict[str, str]]:
-    """The folder and `gguf_file` argument of a GGUF file, or of a folder that holds only one."""
-    if path.endswith(".gguf"):
-        return str(Path(path).parent), {"gguf_file": Path(path).name}
-    files = sorted(Path(path).glob("*.gguf")) if Path(path).is_dir() else []
-    if files and not (Path(path) / "config.json").is_file():
-        return path, {"gguf_file": files[0].name}
-    return path, {}
-
-
-def _fetch_from_modelscope(name: str, revision: str | None) -> str:
-    try:
-        from modelscope import snapshot_download
-    except ImportError:
-        from tripletune.errors import MissingPackageError
-
+def _open_model(name: str, revision: str | None, *, weights: bool) -> tuple[str, dict[str, str]]:
+    """The folder of a model, fetched if need be, and the `gguf_file` argument when it is one."""
+    path = Path(resolve_model_path(name))
+    if not path.exists():
+        path = fetch_model(name, revision=revision, weights=weights)
+    if path.suffix != ".gguf":
+        files = sorted(path.glob("*.gguf"))
+        if not files or (path / "config.json").is_file():
+            return str(path), {}
+        path = files[0]
+    check_gguf_file(path)
+    if find_spec("gguf") is None:
         raise MissingPackageError(
-            "TRIPLETUNE_HUB=modelscope needs the package modelscope: pip install modelscope"
-        ) from None
-    return str(snapshot_download(name, revision=revision))
+            f'{path}: reading GGUF files needs the package gguf: pip install "tripletune[gguf]"'
+        )
+    return str(path.parent), {"gguf_file": path.name}
 
 
 def _explain(name: str, error: Exception) -> ModelError:
     first = str(error).strip().split("\n")[0]
-    return ModelError(f"model: {name!r} cannot be loaded: {first}\n{_REMEDIES.format(name=name)}")
+    return ModelError(f"model: {name!r} cannot be loaded: {first}\n{REMEDIES.format(name=name)}")

@@ -63,6 +63,7 @@ class MergePlan:
         dtype: Name of the dtype of the written weights.
         num_bytes: Disk space that the written weights need.
         num_free_bytes: Disk space free where `output` lies.
+        revision: Of the base model, when it is a hub id.
     """
 
     base: str
@@ -71,6 +72,7 @@ class MergePlan:
     dtype: str
     num_bytes: int
     num_free_bytes: int
+    revision: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -163,17 +165,16 @@ def plan_merge(
         OutputError: `output` holds files and `overwrite` is not given, or holds no model, or is
             what is merged.
     """
-    from tripletune.models.loading import resolve_model_path
-
     adapter, output = Path(adapter), Path(output)
-    recorded = read_adapter_config(adapter).get("base_model_name_or_path")
-    name = base or recorded
+    recorded = read_adapter_config(adapter)
+    name = base or recorded.get("base_model_name_or_path")
+    revision = None if base else recorded.get("revision")
     if not name:
         raise ConfigError(
             f"base: {adapter / 'adapter_config.json'} names no base model; give one (--base)"
         )
     _check_output(output, overwrite, {adapter, Path(str(name)).expanduser()})
-    config = _load_config(resolve_model_path(str(name)), str(name))
+    config = _load_config(str(name), revision)
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
             f"base: {name!r} holds quantised weights, into which an adapter cannot be merged "
@@ -187,6 +188,7 @@ def plan_merge(
     )
     return MergePlan(
         base=str(name),
+        revision=revision,
         adapter=adapter,
         output=output,
         dtype=chosen,
@@ -227,8 +229,14 @@ def merge_adapter(
         )
     dtype = getattr(torch, plan.dtype)
     has_tokenizer = (plan.adapter / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(str(plan.adapter) if has_tokenizer else plan.base)
-    model = load_model(plan.base, quantize=False, device=device, dtype=dtype)
+    tokenizer = (
+        load_tokenizer(str(plan.adapter))
+        if has_tokenizer
+        else load_tokenizer(plan.base, revision=plan.revision)
+    )
+    model = load_model(
+        plan.base, quantize=False, device=device, dtype=dtype, revision=plan.revision
+    )
     if getattr(model, "is_quantized", False):
         raise ModelError(f"base: {plan.base!r} was loaded quantised; give the unquantised model")
     adapted = _add_adapter(model, plan)
@@ -283,19 +291,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.name for path in paths]
 
 
-def _load_config(path: str, name: str) -> Any:
-    from transformers import AutoConfig
+def _load_config(name: str, revision: str | None) -> Any:
+    from tripletune.models.loading import load_config, resolve_model_path
 
-    if path.endswith(".gguf"):
+    if resolve_model_path(name).endswith(".gguf"):
         raise ModelError(f"base: {name!r} holds quantised GGUF weights; give the unquantised model")
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"base: the configuration of {name!r} cannot be read: {first}; give the base model's "
-            "folder (--base)"
-        ) from error
+    return load_config(name, revision=revision)
 
 
 def _count_parameters(config: Any) -> int:

@@ -35,6 +35,7 @@ def add_lora(
     dropout: float,
     target_modules: tuple[str, ...] | Literal["all-linear"],
     model_name: str,
+    revision: str | None = None,
 ) -> Any:
     """The model wrapped by PEFT with fresh LoRA matrices (arXiv 2106.09685) on the named layers.
 
@@ -45,6 +46,7 @@ def add_lora(
         dropout: On the adapter's input, while training.
         target_modules: Last name components of linear layers, or `all-linear`.
         model_name: Recorded in the adapter as the base model.
+        revision: Of a hub id, recorded likewise.
 
     Raises:
         ConfigError: a name matches no linear layer; the message lists those there are.
@@ -67,6 +69,7 @@ def add_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=names,
+        revision=revision,
     )
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = model_name

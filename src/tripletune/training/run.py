@@ -124,6 +124,7 @@ class TrainingRun:
             dropout=settings.lora_dropout,
             target_modules=settings.lora_target_modules,
             model_name=settings.model_name,
+            revision=settings.revision,
         )
 
     def prepare_datasets(self) -> None:
