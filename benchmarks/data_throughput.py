@@ -31,14 +31,16 @@ def main() -> None:
     """Run the steps and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--lines", type=int, help="how many lines, in place of gigabytes")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--folder", type=Path, help="where the files go (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="where the figures go")
     arguments = parser.parse_args()
+    wanted = (arguments.lines, 0) if arguments.lines else (0, int(arguments.gigabytes * 1e9))
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         source, target = Path(folder) / "source.jsonl", Path(folder) / "canonical.jsonl"
         steps = [
-            run_step("generate", write_source, source, arguments.gigabytes, arguments.seed),
+            run_step("generate", write_source, source, wanted, arguments.seed),
             run_step("convert", convert, source, target),
             run_step("check", check, target),
         ]
@@ -65,14 +67,14 @@ def run_step(name: str, action: Callable[..., dict[str, int]], *arguments: Any) 
     return {"step": name, **figures}
 
 
-def write_source(path: Path, gigabytes: float, seed: int) -> dict[str, int]:
-    """Write the file and return its size."""
+def write_source(path: Path, wanted: tuple[int, int], seed: int) -> dict[str, int]:
+    """Write at least so many lines and bytes, in blocks of 1,000 lines, and return how many."""
     rng = random.Random(seed)
     words = ["".join(chr(rng.randrange(0x4E00, 0x9000)) for _ in range(rng.choice((2, 2, 3, 4))))
              for _ in range(20_000)]  # fmt: skip
-    wanted, written, lines = int(gigabytes * 1e9), 0, 0
+    written, lines = 0, 0
     with path.open("wb") as file:
-        while written < wanted:
+        while lines < wanted[0] or written < wanted[1]:
             block = [build_line(rng, words) for _ in range(998)]
             block.append(block[rng.randrange(500)])
             block.append(block[500].replace('", "spo_list"', '了", "spo_list"', 1))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tripletune.data.inspection import find_nearest, inspect_example
+from tripletune.data.inspection import SEVERITIES, TITLES, find_nearest, inspect_example
 from tripletune.schema import Example, Triplet
 
 GOOD = Triplet("甲公司", "位于", "乙市")
@@ -62,3 +62,8 @@ def test_absent_item_comes_with_the_nearest_words() -> None:
 def test_find_nearest(item: str, text: str, expected: str | None) -> None:
     found = find_nearest(item, text)
     assert (None if found is None else found[0]) == expected
+
+
+def test_every_kind_of_finding_has_a_severity_and_a_title() -> None:
+    assert list(TITLES) == list(SEVERITIES)
+    assert len(set(TITLES.values())) == len(TITLES)

@@ -331,6 +331,8 @@ def _print_report(report: CheckReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from tripletune.data.inspection import TITLES
+
     console = Console()
     files = Table(title="文件")
     for title in ("文件", "格式", "样本", "三元组", "关系", "无三元组"):
@@ -355,10 +357,14 @@ def _print_report(report: CheckReport) -> None:
             if not shown or shown[0].severity != severity:
                 continue
             places = "\n".join(
-                f"{item.path}:{item.line} {item.message}" if item.line else item.message
+                f"{item.path}:{item.line} {item.message}"
+                if item.line
+                else f"{item.path} {item.message}".strip()
                 for item in shown[:_MAX_SHOWN]
             )
-            found.add_row(Text(severity, style), Text(kind), str(number), Text(places))
+            found.add_row(
+                Text(severity, style), Text(f"{TITLES[kind]}\n{kind}"), str(number), Text(places)
+            )
     console.print(found)
 
 

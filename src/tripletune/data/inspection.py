@@ -11,7 +11,7 @@ from rapidfuzz import fuzz
 
 from tripletune.schema import Example, Triplet
 
-__all__ = ["SEVERITIES", "Remark", "Severity", "find_nearest", "inspect_example"]
+__all__ = ["SEVERITIES", "TITLES", "Remark", "Severity", "find_nearest", "inspect_example"]
 
 Severity = Literal["error", "warning", "info"]
 
@@ -45,6 +45,37 @@ SEVERITIES: dict[str, Severity] = {
     "changed_by_reader": "info",
 }
 """Every kind of finding and how serious it is."""
+
+TITLES: dict[str, str] = {
+    "unreadable_record": "读不了的记录",
+    "unreadable_triplet": "读不了的三元组",
+    "leak_exact": "泄漏：文本相同",
+    "leak_normalised": "泄漏：文本只差写法",
+    "leak_near": "泄漏：文本近似",
+    "contradictory_labels": "同一文本标注矛盾",
+    "unknown_relation": "关系不在模式中",
+    "reversed_direction": "主客体方向反了",
+    "wrong_types": "实体类型不符合模式",
+    "replacement_character": "解码错误的字符",
+    "control_character": "控制字符",
+    "private_use_character": "私用区字符",
+    "invisible_character": "不可见字符",
+    "surrounding_space": "首尾有空白",
+    "long_item": "过长的项",
+    "item_not_in_text": "项不在文本中",
+    "repeated_triplet": "重复的三元组",
+    "duplicate_text": "重复的文本",
+    "near_duplicate": "近似重复的文本",
+    "subject_is_object": "主体与客体相同",
+    "similar_relation_names": "名称相近的关系",
+    "confusable_relations": "常在同一对实体上的关系",
+    "minority_direction": "少数方向与多数相反",
+    "rare_relation": "罕见的关系",
+    "too_long_for_model": "超过模型长度",
+    "no_negatives": "没有无三元组的样本",
+    "changed_by_reader": "读取时改动",
+}
+"""Every kind of finding in a few Chinese words."""
 
 _REPLACEMENT = re.compile("\ufffd|锟斤拷|烫烫烫|屯屯屯")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

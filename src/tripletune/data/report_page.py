@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tripletune.data.check import CheckReport
-from tripletune.data.inspection import SEVERITIES
+from tripletune.data.inspection import SEVERITIES, TITLES
 from tripletune.data.statistics import FileStatistics, compute_quantiles
 from tripletune.data.writers import open_output
 
@@ -56,14 +57,25 @@ def render_page(report: CheckReport) -> str:
     )
     rows = [(SEVERITIES[kind], kind, number) for kind, number in sorted(report.counts.items())]
     order = ("error", "warning", "info")
+    names = _shorten_paths([file.path for file in report.files])
     return environment.get_template("check.html.j2").render(
         report=report,
+        titles=TITLES,
+        severities={"error": "错误", "warning": "警告", "info": "提示"},
+        names=names,
         rows=sorted(rows, key=lambda row: (order.index(row[0]), row[1])),
         files=[
             _describe_file(name, file)
             for name, file in zip(report.formats, report.files, strict=True)
         ],
     )
+
+
+def _shorten_paths(paths: Sequence[str]) -> dict[str, str]:
+    """The paths without the folder that all of them are in."""
+    full = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in full]) if full else ""
+    return {path: os.path.relpath(long, folder) for path, long in zip(paths, full, strict=True)}
 
 
 def build_bars(counts: Mapping[int, int], *, max_bars: int = _MAX_BARS) -> list[Bar]:
