@@ -61,6 +61,10 @@ class ScriptedGuide:
         self.guide = guide
         self.script = iter(script)
 
+    def prepare(self) -> None:
+        """What the guide does ahead."""
+        self.guide.prepare()
+
     def allowed(self) -> Any:
         """What the guide allows."""
         return self.guide.allowed()

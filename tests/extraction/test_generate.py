@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from functools import wraps
 from typing import Any
 
@@ -39,6 +40,9 @@ class ScriptedGuide:
     def __init__(self, sets: list[list[int]]) -> None:
         self.sets = sets
         self.taken: list[int] = []
+
+    def prepare(self) -> None:
+        pass
 
     def allowed(self) -> Any:
         left = self.sets[len(self.taken)] if len(self.taken) < len(self.sets) else []
@@ -189,6 +193,9 @@ class EndingGuide:
     def is_finished(self) -> bool:
         return self.left == 0
 
+    def prepare(self) -> None:
+        pass
+
     def allowed(self) -> None:
         return None
 
@@ -226,3 +233,12 @@ def test_generate_greedy_holds_each_row_to_its_own_limit(method: str) -> None:
         build_llama(), prompts, make_options(end_token_id=99, method=method), limits=limits
     )
     assert [(len(r.token_ids), r.is_complete) for r in results] == [(n, False) for n in limits]
+
+
+def test_generate_greedy_pauses_the_collector_for_as_long_as_it_runs() -> None:
+    seen: list[bool] = []
+    options = make_options(max_new_tokens=2)
+    assert gc.isenabled()
+    generate_greedy(build_llama(), [[5]], options, on_token=lambda *_: seen.append(gc.isenabled()))
+    assert seen == [False, False]
+    assert gc.isenabled()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from math import exp
 from typing import Any
 
@@ -101,3 +103,28 @@ def test_score_lines_counts_a_token_across_lines_for_both() -> None:
 
     lines = score_lines(Vocabulary(), [0, 1, 2], [-1.0, -2.0, -4.0])  # type: ignore[arg-type]
     assert lines == [WrittenLine("(a)", exp(-3.0)), WrittenLine("(b)", exp(-6.0))]
+
+
+def test_release_frees_the_states_without_the_collector(constraint: Constraint) -> None:
+    guide = write(constraint, "(甲公司, 位于, 乙市)\n(乙市, 位于, 甲)")
+    guide.prepare()
+    states = weakref.ref(guide._automaton)
+    gc.disable()
+    try:
+        guide.release()
+        assert states() is None
+    finally:
+        gc.enable()
+
+
+def test_prepare_leaves_what_is_allowed_as_it_is(constraint: Constraint) -> None:
+    allowed = []
+    for is_prepared in (True, False):
+        guide = constraint.build_guide("甲公司位于乙市", max_triplets=9, max_tokens=99)
+        if is_prepared:
+            guide.prepare()
+        for token in constraint.vocabulary.encode("(甲公司, 位于, 乙市)"):
+            allowed.append((is_prepared, sorted(guide.allowed().tolist())))
+            guide.advance(token)
+    half = len(allowed) // 2
+    assert [ids for _, ids in allowed[:half]] == [ids for _, ids in allowed[half:]]

@@ -48,6 +48,7 @@ class _Item(State):
         self.is_object = is_object
         self.is_closed = is_closed
         self.num_bytes = 0
+        automaton.items.append(self)
 
     @property
     def closing(self) -> str:
@@ -61,6 +62,11 @@ class _Item(State):
             return False
         closes = self._automaton.form.closes
         return any(closes[place] for place in self.places)
+
+    def clear(self) -> None:
+        """Lets go of everything; the state can no longer be used."""
+        self._next.clear()
+        del self._automaton
 
     def step(self, symbol: str) -> State | None:
         """The state after a symbol; None when it may not come."""
@@ -127,6 +133,7 @@ class TextAutomaton:
     Attributes:
         start: The state before anything is written.
         line: The state at the start of every further line.
+        items: All states inside subjects and objects that have been come to.
     """
 
     def __init__(self, form: TextForm, relations: RelationTree, vocabulary: Vocabulary) -> None:
@@ -136,6 +143,7 @@ class TextAutomaton:
         self._spellings = [vocabulary.spell(symbol) or "" for symbol in form.symbols[:-1]] + [""]
         self._openings = {symbol for symbol in form.symbols if symbol}
         self._openings.update(spelling[0] for spelling in self._spellings if spelling)
+        self.items: list[_Item] = []
         self._allowed: dict[int, TokenArray] = {}
         self._reach: dict[int, _Reach] = {}
         self._subject = _Item(self, form.starts, is_object=False, is_closed=False)
@@ -149,6 +157,16 @@ class TextAutomaton:
         if shown is not self.start:
             self.start.next.update(shown.next)
             self.start.next[" "] = shown
+
+    def clear(self) -> None:
+        """Undoes the circle of references that the states are; none can be used any more.
+
+        Without, a batch's states would wait for the collector, which takes long over them.
+        """
+        for item in self.items:
+            item.clear()
+        self.items.clear()
+        self.line.next.clear()
 
     def start_of(self, *, is_object: bool) -> State:
         """The state before the first symbol of a subject or an object."""

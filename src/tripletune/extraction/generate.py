@@ -10,8 +10,10 @@ Two ways, with the same result:
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -94,6 +96,10 @@ class TokenGuide(Protocol):
     @property
     def is_finished(self) -> bool:
         """Whether the row ends here, which is asked after every token."""
+        ...
+
+    def prepare(self) -> None:
+        """Does what can be done before the first token, while the model reads the prompt."""
         ...
 
     def allowed(self) -> TokenArray | None:
@@ -221,7 +227,23 @@ def iter_greedy(
         and len(prompts) > 1
     )
     generate = _generate_in_slots if use_slots else _generate_in_batches
-    yield from generate(model, prompts, rows, options)
+    with _uncollected():
+        yield from generate(model, prompts, rows, options)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cyclic collector, which would go through the states of all guides time and again.
+
+    Guides undo their circles themselves when they are released.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _generate_in_batches(
@@ -234,6 +256,7 @@ def _generate_in_batches(
                 model, [prompts[row.index] for row in active], options.pad_token_id
             )
             logits = reader.read_prompts()
+            _prepare(active)
         while True:
             with evaluation(model):
                 choices = _choose_where_read(logits, active)
@@ -344,6 +367,7 @@ def _admit(
         slots, free = free[:count], free[count:]
         rows = [waiting.popleft() for _ in range(count)]
         logits = reader.read_prompts(slots, [prompts[row.index] for row in rows])
+        _prepare(rows)
         choice = _choose(logits, rows)
         reader.set_tokens(slots, choice.tokens)
         active.update(zip(slots, rows, strict=True))
@@ -371,6 +395,12 @@ def _shrink(
     for slots, _ in unsettled:
         slots[:] = [number[slot] for slot in slots]
     return {number[slot]: row for slot, row in active.items()}
+
+
+def _prepare(rows: Sequence[_Row]) -> None:
+    for row in rows:
+        if row.guide is not None:
+            row.guide.prepare()
 
 
 def _choose(logits: Tensor, rows: Sequence[_Row], places: Sequence[int] | None = None) -> Choice:

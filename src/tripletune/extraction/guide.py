@@ -111,10 +111,19 @@ class TripletGuide:
             self._line = ""
         self._line += rest
 
+    def prepare(self) -> None:
+        """Finds ahead of time, while the model reads the prompt, how an item may begin.
+
+        That is the most of a guide's work, and what the first tokens would wait for.
+        """
+        self._automaton.find_allowed(self._automaton.start_of(is_object=False))
+
     def release(self) -> None:
         """Lets go of the states, which are the most of a guide; it can no longer be used."""
-        self.__dict__.pop("_automaton", None)
         self.__dict__.pop("_state", None)
+        automaton: TextAutomaton | None = self.__dict__.pop("_automaton", None)
+        if automaton is not None:
+            automaton.clear()
 
     @property
     def closed_lines(self) -> list[str]:

@@ -39,6 +39,9 @@ class FreeGuide:
         """Whether the output ends here."""
         return bool(self.repeated)
 
+    def prepare(self) -> None:
+        """Nothing can be done ahead."""
+
     def allowed(self) -> None:
         """Nothing in particular: every token may come next."""
 

@@ -116,6 +116,7 @@ async def stream_triplets(
             ):
                 for pair in watcher.find_new(piece, is_finished=True):
                     give(pair)
+                watcher.guides[piece].release()
             give(None)
         except _Stopped:
             pass
