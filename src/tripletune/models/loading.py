@@ -174,11 +174,9 @@ def build_empty_model(name: str, *, revision: str | None = None) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder, gguf = _split_gguf(resolve_model_path(name, revision=revision))
+    folder, gguf = _open_model(name, revision, weights=False)
     try:
-        config = AutoConfig.from_pretrained(
-            folder, revision=revision, trust_remote_code=False, **gguf
-        )
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **gguf)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError) as error:
