@@ -59,6 +59,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build_model(family: str, num_layers: int) -> Any:
     """The NF4 network with LoRA, random weights, on the GPU."""
+    return add_lora(
+        build_network(family, num_layers), rank=8, alpha=32, dropout=0.1, model_name=family,
+        target_modules=(
+            ("q_proj", "k_proj", "v_proj") if family == "llama-7b" else ("query_key_value",)
+        ),
+    )  # fmt: skip
+
+
+def build_network(family: str, num_layers: int) -> Any:
+    """The NF4 network, random weights, on the GPU."""
     import bitsandbytes as bnb
 
     network = NETWORKS[family]
@@ -97,12 +107,7 @@ def build_model(family: str, num_layers: int) -> Any:
                 width = torch.arange(0, 2 * buffer.numel(), 2, device="cuda").float()
                 module._buffers[key] = 1.0 / 10000.0 ** (width / (2 * buffer.numel()))
     model.tie_weights()
-    return add_lora(
-        model, rank=8, alpha=32, dropout=0.1, model_name=family,
-        target_modules=(
-            ("q_proj", "k_proj", "v_proj") if family == "llama-7b" else ("query_key_value",)
-        ),
-    )  # fmt: skip
+    return model
 
 
 def make_examples(vocab_size: int, gmask: int, start: int) -> list[TokenizedExample]:

@@ -220,3 +220,31 @@ def test_joined_micro_batches_learn_from_the_same_examples(tmp_path, tiny_model_
     )
     assert run.trainer.state.global_step == apart.state.global_step
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_run_is_planned_before_its_model_is_loaded(tmp_path, tiny_model_dir, monkeypatch, capfd):
+    monkeypatch.setattr(
+        GpuFit, "on_device", lambda run, device: GpuFit(run, CARD, available=24 * GB)
+    )
+    run = SmallRun(build_small_settings(tmp_path, tiny_model_dir))
+    load = SmallRun._load_adapted
+
+    def loaded_after_the_plan(self: SmallRun, device: Any) -> Any:
+        run._plan_ahead("cuda")
+        return load(self, device)
+
+    monkeypatch.setattr(SmallRun, "_load_adapted", loaded_after_the_plan)
+    run.prepare_datasets()
+    assert "显存与时间计划:" in capfd.readouterr().out
+    assert run._fit.run.sentences == run.num_scored
+    assert run._train_set.lengths == run._fit.run.training.tokens.tolist()
+
+
+def test_run_that_does_not_fit_loads_no_model(tmp_path, tiny_model_dir, monkeypatch):
+    monkeypatch.setattr(GpuFit, "on_device", lambda run, device: GpuFit(run, CARD, available=GB))
+    settings = build_small_settings(tmp_path, tiny_model_dir, max_target_length=10**7)
+    run = SmallRun(settings)
+    monkeypatch.setattr(SmallRun, "_load_adapted", lambda self, device: run._plan_ahead(device))
+    with pytest.raises(ResourceError, match="max_target_length"):
+        run.prepare_datasets()
+    assert run.model is None

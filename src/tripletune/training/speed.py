@@ -8,6 +8,7 @@ dequantised and read, and a few thousand kernels are started, whatever the numbe
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,23 +71,38 @@ def measure_device(device: Any) -> DeviceSpeed:
     """What the GPU at hand does, in about a fifth of a second; no random numbers are drawn."""
     import torch
 
+    flops, bandwidth = _measure_products(device), _measure_writing(device)
+    torch.cuda.empty_cache()
+    return DeviceSpeed(torch.cuda.get_device_name(device), flops, bandwidth, True)
+
+
+def _measure_products(device: Any) -> float:
+    import torch
+
     matrix = torch.ones(_SIDE, _SIDE, device=device, dtype=torch.float16)
     product = torch.empty_like(matrix)
+    return 2 * _SIDE**3 / _time(lambda: torch.mm(matrix, matrix, out=product), device)
 
-    def seconds(action: Any, count: int) -> float:
-        for _ in range(3):
-            action()
-        torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        for _ in range(count):
-            action()
-        torch.cuda.synchronize(device)
-        return (time.perf_counter() - started) / count
 
-    flops = 2 * _SIDE**3 / seconds(lambda: torch.mm(matrix, matrix, out=product), 20)
+def _measure_writing(device: Any) -> float:
+    import torch
+
     wide = torch.empty(8 * _SIDE, _SIDE, device=device, dtype=torch.float16)
-    bandwidth = wide.nbytes / seconds(lambda: wide.zero_(), 10)
-    return DeviceSpeed(torch.cuda.get_device_name(device), flops, bandwidth, True)
+    return wide.nbytes / _time(wide.zero_, device)
+
+
+def _time(action: Callable[[], Any], device: Any, count: int = 20) -> float:
+    """Seconds of one of many."""
+    import torch
+
+    for _ in range(3):
+        action()
+    torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    for _ in range(count):
+        action()
+    torch.cuda.synchronize(device)
+    return (time.perf_counter() - started) / count
 
 
 def estimate_training_seconds(
