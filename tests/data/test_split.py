@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tripletune.data.check import check_files
 from tripletune.data.fingerprint import normalise_text
 from tripletune.data.readers import load_examples
 from tripletune.data.split import SplitMode, split_file
@@ -60,6 +61,36 @@ def test_texts_equal_but_for_form_stay_together(source: Path, mode: SplitMode) -
             owners.setdefault(normalise_text(example.text), set()).add(name)
     assert len(owners) == 380
     assert all(len(names) == 1 for names in owners.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_near_duplicates_stay_together(tmp_path: Path, mode: SplitMode) -> None:
+    rng = random.Random(1)
+    examples = []
+    for number in range(100):
+        text = "".join(chr(rng.randrange(0x4E00, 0x9000)) for _ in range(60))
+        for copy in range(3):
+            # Each is like the one before, but the last no longer so much like the first.
+            text = f"{text[:50]}{chr(0x9100 + 3 * number + copy)}"
+            triplets = (Triplet(f"甲{number}", "r", f"乙{copy}"),) if number % 3 else ()
+            examples.append(Example(text, triplets, id=str(number)))
+    rng.shuffle(examples)
+    source = tmp_path / "all.jsonl"
+    source.write_text("".join(e.to_json() + "\n" for e in examples), encoding="utf-8")
+    split_file(source, tmp_path / "near", mode=mode)
+    split_file(source, tmp_path / "far", mode=mode, near_threshold=None)
+
+    def count_torn(folder: Path) -> int:
+        owners: dict[str | None, set[str]] = {}
+        for name, part in read_parts(folder).items():
+            for example in part:
+                owners.setdefault(example.id, set()).add(name)
+        return sum(len(parts) > 1 for parts in owners.values())
+
+    assert count_torn(tmp_path / "near") == 0
+    assert count_torn(tmp_path / "far") > 10
+    counts = check_files([tmp_path / "near" / f"{p}.jsonl" for p in ("train", "test")]).counts
+    assert counts["leak_near"] == 0
 
 
 def test_stratified_parts_have_their_share_of_every_relation(source: Path) -> None:

@@ -216,7 +216,7 @@ def fix(
         typer.echo(f"明细: {report.problems_path}")
 
 
-@data_app.command("split", help="划分训练、验证与测试集；相同的文本总在同一部分。")
+@data_app.command("split", help="划分训练、验证与测试集；相同与近似的文本总在同一部分。")
 def split(
     input_path: Annotated[Path, typer.Argument(metavar="IN", help="要划分的文件 (不会被改动)")],
     output_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="写到哪个目录")],
@@ -225,6 +225,7 @@ def split(
     ] = "train=0.8,validation=0.1,test=0.1",
     mode: Annotated[Mode, typer.Option(help="随机、按关系分层、实体不相交")] = Mode.stratified,
     seed: Annotated[int, typer.Option(help="随机种子")] = 42,
+    near: NearOption = 0.8,
     input_format: FormatOption = None,
 ) -> None:
     """Split a file into parts that do not leak."""
@@ -236,6 +237,7 @@ def split(
         shares=_parse_shares(shares),
         mode=mode.value,
         seed=seed,
+        near_threshold=near or None,
         input_format=input_format,
     )
     for name, number in report.counts.items():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tripletune.data.duplicates import TextIndex
 from tripletune.data.fingerprint import normalise_text
 from tripletune.data.readers import read_examples
 from tripletune.data.writers import open_output
@@ -48,7 +49,7 @@ class SplitReport:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Examples that must stay together because their texts are equal but for form.
+    """Examples that must stay together because their texts are equal but for form, or nearly.
 
     Attributes:
         numbers: The examples, by their number in the file from 0.
@@ -70,12 +71,13 @@ def split_file(
     shares: Mapping[str, float] | None = None,
     mode: SplitMode = "stratified",
     seed: int = 42,
+    near_threshold: float | None = 0.8,
     input_format: str | None = None,
 ) -> SplitReport:
     """Split a file into `OUTPUT_DIR/<part>.jsonl`, canonical lines, in the order of the input.
 
-    Texts equal but for form always go to one part. Same input, shares, mode and seed: same parts.
-    The input is read twice and never changed.
+    Texts equal but for form always go to one part, and so do near duplicates. Same input, shares,
+    mode and seed: same parts. The input is read twice and never changed.
 
     Args:
         input_path: The file.
@@ -86,10 +88,12 @@ def split_file(
             examples without triplets; "entity_disjoint" lets no subject or object of one part
             occur in another: examples that link two parts go to `left_out.jsonl`.
         seed: Of the draw.
+        near_threshold: Similarity from which texts are near duplicates; None does not look.
         input_format: None recognises it by content.
 
     Raises:
-        ConfigError: fewer than two shares, one that is not above 0, or a part named `left_out`.
+        ConfigError: fewer than two shares, one that is not above 0, a part named `left_out`, or a
+            threshold out of range.
         DataError: a record cannot be used, or there are fewer texts than parts.
         OutputError: a file cannot be written.
     """
@@ -103,7 +107,7 @@ def split_file(
     targets = {name: folder / f"{name}.jsonl" for name in (*shares, LEFT_OUT)}
     if source.resolve() in {path.resolve() for path in targets.values()}:
         raise ConfigError(f"output_dir: {str(folder)!r} would overwrite the input; name another")
-    units = _build_units(source, seed, input_format)
+    units = _build_units(source, seed, near_threshold, input_format)
     if len(units) < len(shares):
         raise DataError(
             f"has {len(units)} different texts, too few for {len(shares)} parts", path=source
@@ -122,24 +126,58 @@ def split_file(
     return _write(source, input_format, assign(), targets)
 
 
-def _build_units(source: Path, seed: int, input_format: str | None) -> list[_Unit]:
+def _build_units(
+    source: Path, seed: int, near_threshold: float | None, input_format: str | None
+) -> list[_Unit]:
+    keys: list[str] = []
     numbers: dict[str, list[int]] = defaultdict(list)
     relations: dict[str, tuple[str, ...]] = {}
     entities: dict[str, frozenset[int]] = {}
     totals: Counter[str] = Counter()
-    for number, example in enumerate(read_examples(source, format=input_format)):
-        key = _digest(seed, normalise_text(example.text))
-        numbers[key].append(number)
-        found = {triplet.relation for triplet in example.triplets}
-        totals.update(found)
-        relations[key] = tuple(sorted(found.union(relations.get(key, ()))))
-        items = {_digest_item(i) for t in example.triplets for i in (t.subject, t.object)}
-        entities[key] = entities.get(key, frozenset()) | items
+    with TextIndex(threshold=near_threshold) as index:
+        index.start_file()
+        for number, example in enumerate(read_examples(source, format=input_format)):
+            key = _digest(seed, normalise_text(example.text))
+            keys.append(key)
+            numbers[key].append(number)
+            if near_threshold is not None:
+                index.add(example.text)
+            found = {triplet.relation for triplet in example.triplets}
+            totals.update(found)
+            relations[key] = tuple(sorted(found.union(relations.get(key, ()))))
+            items = {_digest_item(i) for t in example.triplets for i in (t.subject, t.object)}
+            entities[key] = entities.get(key, frozenset()) | items
+        near = [(keys[m.index], keys[m.other]) for m in index.find_matches() if m.kind == "near"]
     units = []
-    for key, members in numbers.items():
-        rarest = min(relations[key], key=lambda name: (totals[name], name), default="")
-        units.append(_Unit(tuple(members), int(key, 16), rarest, entities[key]))
+    for group in _join(numbers, near):
+        members = sorted(number for key in group for number in numbers[key])
+        names = {name for key in group for name in relations[key]}
+        rarest = min(names, key=lambda name: (totals[name], name), default="")
+        found_entities = frozenset[int]().union(*(entities[key] for key in group))
+        units.append(_Unit(tuple(members), int(min(group), 16), rarest, found_entities))
     return sorted(units, key=lambda unit: unit.rank)
+
+
+def _join(keys: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """The keys in groups, so that the two of each pair are in one, directly or by others."""
+    leaders: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        leader = key
+        while leader in leaders:
+            leader = leaders[leader]
+        while key != leader:
+            leaders[key], key = leader, leaders[key]
+        return leader
+
+    for one, other in pairs:
+        first, second = find(one), find(other)
+        if first != second:
+            leaders[second] = first
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        groups[find(key)].append(key)
+    return list(groups.values())
 
 
 def _digest(seed: int, text: str) -> str:
