@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,11 @@ def test_new_run_has_no_earlier_starts(settings):
         ("[]", "no run record of format 1"),
         ('{"format": 2}', "no run record of format 1"),
         ('{"format": 1, "settings": {}, "data": []}', "run record without data"),
+        (
+            '{"format": 1, "settings": {}, "data": {}, "versions": {}, "result": {}, '
+            '"earlier_starts": [1]}',
+            "run record whose earlier_starts is no list of starts",
+        ),
         (" " * (16 << 20) + "{}", "above 16777216 bytes"),
     ],
 )
@@ -121,6 +127,20 @@ def test_record_that_is_damaged_is_refused_with_its_path(tmp_path, content, mess
     with pytest.raises(DataError, match=message) as caught:
         read_run_record(path)
     assert caught.value.path == path
+
+
+def test_resumed_run_goes_on_without_a_record_that_is_damaged(settings, caplog):
+    (settings.output_dir / "run.json").write_text('{"format": 1', encoding="utf-8")
+    with recorded_run(settings, resumed_from="checkpoint-5") as record:
+        assert record["earlier_starts"] == []
+    assert read(settings)["status"] == "finished"
+    assert "之前的运行记录无法读取" in caplog.text
+
+
+def test_record_of_a_name_that_is_no_utf_8_is_read_again(tmp_path):
+    facts: dict[str, Any] = {n: {} for n in ("settings", "data", "versions", "result")}
+    record = {"format": 1, **facts, "earlier_starts": [], "command": ["甲", "\udcff"]}
+    assert read_run_record(write_run_record(tmp_path, record)) == record
 
 
 def test_record_that_cannot_be_written_is_an_output_error(tmp_path):

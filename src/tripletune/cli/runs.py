@@ -21,6 +21,7 @@ _STATUS = {
 }
 _COLUMNS = ("目录", "状态", "开始 (UTC)", "模型", "步数", "F1", "loss", "最佳F1", "用时")
 # What differs between any two runs and says nothing about them.
+_LONGEST_SECONDS = 10**9
 _NOT_COMPARED = ("started", "ended", "command", "folder", "earlier_starts", "format", "path")
 
 
@@ -91,7 +92,9 @@ def read_records(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, An
 def summarise(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """One row of the list: folder, status, start, model, steps, F1, loss, best F1, duration."""
     result = record["result"]
-    metrics = result.get("metrics") or {}
+    metrics = result.get("metrics")
+    if not isinstance(metrics, dict):
+        metrics = {}
     status = _STATUS.get(str(record.get("status")), "?")
     if record.get("status") == "running" and not _is_running(folder):
         status = "被终止"
@@ -154,7 +157,7 @@ def _show(value: Any) -> str:
 
 
 def _show_seconds(value: Any) -> str:
-    if not isinstance(value, (int, float)):
+    if not isinstance(value, (int, float)) or not 0 <= value < _LONGEST_SECONDS:
         return "-"
     minutes, seconds = divmod(round(value), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -8,6 +8,7 @@ adapters are the same bytes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -31,6 +32,8 @@ __all__ = [
     "recorded_run",
     "write_run_record",
 ]
+
+logger = logging.getLogger("tripletune")
 
 RECORD_FILE = "run.json"
 _FORMAT = 1
@@ -96,9 +99,7 @@ def recorded_run(
     output_dir = settings.output_dir
     record = build_run_record(settings, resumed_from=resumed_from)
     if resumed_from is not None and (output_dir / RECORD_FILE).is_file():
-        earlier = read_run_record(output_dir / RECORD_FILE)
-        kept = {k: earlier.get(k) for k in ("started", "ended", "status", "command", "data")}
-        record["earlier_starts"] = [*earlier.get("earlier_starts", []), kept]
+        record["earlier_starts"] = _read_earlier_starts(output_dir / RECORD_FILE)
     write_run_record(output_dir, record)
     try:
         yield record
@@ -118,6 +119,27 @@ def recorded_run(
         write_run_record(output_dir, record)
 
 
+def _read_earlier_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts in a run's record, its own last; none, said by name, where it is damaged."""
+    try:
+        earlier = read_run_record(path)
+    except DataError as error:
+        # The checkpoint has all that the training needs.
+        logger.warning("之前的运行记录无法读取，重新开始记录: %s", error)
+        return []
+    kept = {k: earlier.get(k) for k in ("started", "ended", "status", "command", "data")}
+    return [*earlier.get("earlier_starts", []), kept]
+
+
+def _render(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, ensure_ascii=False, indent=1)
+    try:
+        return (text + "\n").encode("utf-8")
+    except UnicodeEncodeError:
+        # A file name that is no UTF-8.
+        return (json.dumps(record, indent=1) + "\n").encode("ascii")
+
+
 def write_run_record(output_dir: Path, record: Mapping[str, Any]) -> Path:
     """Writes `run.json`, replacing an earlier one at once, and returns its path.
 
@@ -127,8 +149,7 @@ def write_run_record(output_dir: Path, record: Mapping[str, Any]) -> Path:
     path = output_dir / RECORD_FILE
     temporary = output_dir / f".{RECORD_FILE}.writing"
     try:
-        text = json.dumps(record, ensure_ascii=False, indent=1)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_bytes(_render(record))
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(
@@ -157,14 +178,18 @@ def read_run_record(path: Path) -> dict[str, Any]:
     for name in ("settings", "data", "versions", "result"):
         if not isinstance(content.get(name), dict):
             raise DataError(f"run record without {name}", path=path)
+    starts = content.get("earlier_starts", [])
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise DataError("run record whose earlier_starts is no list of starts", path=path)
     return content
 
 
 def find_changed_data(record: Mapping[str, Any]) -> list[str]:
     """Names of the data files whose content is not that of the start that was resumed."""
-    if not record["earlier_starts"]:
+    starts = record.get("earlier_starts")
+    before = starts[-1].get("data") if starts else None
+    if not isinstance(before, dict):
         return []
-    before = record["earlier_starts"][-1].get("data") or {}
     return [
         facts["path"]
         for name, facts in record["data"].items()
