@@ -91,7 +91,12 @@ def test_missing_config(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", r"is no JSON"), ("[]", "holds a list"), (POINTER, "Git LFS pointer, not the file of")],
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[]", "holds a list"),
+        (POINTER, "Git LFS pointer, not the file of"),
+    ],
 )
 def test_unreadable_config(single, text, message):
     (single / "config.json").write_text(text, encoding="utf-8")

@@ -137,6 +137,13 @@ def lose_a_part(folder: Path) -> None:
     remove_weights(folder)
 
 
+def point_elsewhere(folder: Path) -> None:
+    names = sorted(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../elsewhere.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
 def describe_another_size(folder: Path) -> None:
     change_config(folder, inner_hidden_size=256)
 
@@ -164,6 +171,7 @@ def describe_int4_weights(folder: Path) -> None:
         ),
         (cut_off, r"model\.safetensors: is cut off, .* download it again"),
         (lose_a_part, r"1 of 2 weight files .* are missing: model-00002-of-00002\.safetensors"),
+        (point_elsewhere, r"weight file '\.\./elsewhere\.safetensors', which lies outside"),
         (describe_another_size, r"dense_.* has shape \[.*128.*\], but config\.json .*256"),
         (describe_a_smaller_vocabulary, r"ice_text\.model: has \d+ pieces, .* only 100;"),
         (describe_int4_weights, r"quantization_bit 4: INT4 .* use 'THUDM/chatglm-6b'"),

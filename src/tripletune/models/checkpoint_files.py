@@ -212,7 +212,7 @@ def _read_json(path: Path) -> tuple[dict[str, Any], str | None]:
         return {}, _pointer_problem(path)
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         return {}, f"{path}: is no JSON ({error}); {_AGAIN}"
     if not isinstance(fields, dict):
         return {}, f"{path}: holds a {type(fields).__name__}, not an object; {_AGAIN}"
