@@ -56,6 +56,17 @@ def test_flex_mask_allows_the_same_pairs():
     assert torch.equal(allowed, read(PICTURE))
 
 
+def test_flex_mask_knows_the_context_of_every_row():
+    """Rows without padding or packing, whose contexts differ in length."""
+    contexts = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0, 0]]).bool()
+    arguments = {"is_context": contexts, "document_ids": None}
+    block_mask, expected = build("flex_attention", **arguments), build(**arguments)
+    index = torch.arange(8)
+    for row in (0, 1):
+        rows = [torch.stack([block_mask.mask_mod(row, 0, q, k) for k in index]) for q in index]
+        assert torch.equal(torch.stack(rows), expected[row, 0])
+
+
 def test_padding_is_seen_by_nobody_but_itself():
     real = torch.tensor([[0, 0, 1, 1]]).bool()
     mask = build(num_queries=4, num_keys=4, is_context=None, is_real=real, document_ids=None)

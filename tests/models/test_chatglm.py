@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
-from tripletune.models.chatglm import ChatGLMForConditionalGeneration
+from tests.models.compiled import find_compiler, logits_and_gradients
+from tripletune.models.chatglm import ChatGLMForConditionalGeneration, build_position_ids
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 
 CONFIG = {
@@ -24,9 +26,11 @@ IDS = torch.tensor([[5, 6, 7, 31, 34, 9, 10, 11, 35]])
 LABELS = torch.tensor([[-100] * 5 + [9, 10, 11, 35]])
 
 
-def make_model() -> ChatGLMForConditionalGeneration:
+def make_model(implementation: str = "sdpa", **changes) -> ChatGLMForConditionalGeneration:
     torch.manual_seed(0)
-    return ChatGLMForConditionalGeneration(ChatGLMConfig(**CONFIG))
+    config = ChatGLMConfig(**(CONFIG | changes))
+    config._attn_implementation = implementation
+    return ChatGLMForConditionalGeneration(config)
 
 
 def gradients_of(model):
@@ -35,16 +39,60 @@ def gradients_of(model):
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
+OTHER = torch.tensor([[7, 8, 31, 34, 12, 35]])
+OTHER_LABELS = torch.tensor([[-100] * 4 + [12, 35]])
+
+
 @torch.no_grad()
+def expected_loss_and_logits(model) -> tuple[float, list[Tensor]]:
+    """Of both examples, each alone; the loss is the mean over the tokens of both."""
+    logits = [model(ids).logits[0] for ids in (IDS, OTHER)]
+    predictions = torch.cat([logits[0][4:-1], logits[1][3:-1]])
+    targets = torch.cat([LABELS[0, 5:], OTHER_LABELS[0, 4:]])
+    return float(torch.nn.functional.cross_entropy(predictions, targets)), logits
+
+
+def pad(side: str, first: Tensor, second: Tensor, value: int) -> Tensor:
+    fill = torch.full((1, first.shape[1] - second.shape[1]), value)
+    row = torch.cat([fill, second] if side == "left" else [second, fill], dim=1)
+    return torch.cat([first, row])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_on_either_side_leaves_real_tokens_as_they_are(side):
-    model = make_model().eval()
-    expected = model(IDS).logits
-    pads = torch.full((1, 3), 3)
-    parts = [pads, IDS] if side == "left" else [IDS, pads]
-    mask = torch.cat([torch.zeros_like(p) if p is pads else torch.ones_like(p) for p in parts], 1)
-    logits = model(torch.cat(parts, dim=1), attention_mask=mask).logits
-    torch.testing.assert_close(logits[mask.bool()], expected[0], rtol=1e-5, atol=1e-5)
+@torch.no_grad()
+def test_padding_changes_neither_loss_nor_logits(implementation, side):
+    loss, (first, second) = expected_loss_and_logits(make_model("eager").eval())
+    mask = pad(side, torch.ones_like(IDS), torch.ones_like(OTHER), 0)
+    with torch.compiler.set_stance("force_eager"):
+        output = make_model(implementation).eval()(
+            pad(side, IDS, OTHER, 3),
+            attention_mask=mask,
+            labels=pad(side, LABELS, OTHER_LABELS, -100),
+            logits_to_keep=0,
+        )
+    assert float(output.loss) == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(output.logits[0], first, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.logits[1][mask[1].bool()], second, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+@torch.no_grad()
+def test_packing_changes_neither_loss_nor_logits(implementation):
+    model = make_model(implementation).eval()
+    loss, logits = expected_loss_and_logits(make_model("eager").eval())
+    positions = [build_position_ids(ids, model.config) for ids in (IDS, OTHER)]
+    with torch.compiler.set_stance("force_eager"):
+        output = model(
+            torch.cat([IDS, OTHER], dim=1),
+            position_ids=torch.cat(positions, dim=2),
+            labels=torch.cat([LABELS, OTHER_LABELS], dim=1),
+            logits_to_keep=0,
+        )
+    assert float(output.loss) == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(output.logits[0], torch.cat(logits), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -84,9 +132,22 @@ def test_checkpointed_gradients_are_the_plain_ones():
         torch.testing.assert_close(gradient, plain[name], msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.skipif(not find_compiler(), reason="torch.compile needs a C++ compiler")
+def test_compiled_model_equals_eager():
+    model = make_model(num_layers=1).train()
+    position_ids = build_position_ids(IDS, model.config)
+    expected = logits_and_gradients(model, model, IDS, position_ids)
+    torch._dynamo.reset()
+    actual = logits_and_gradients(model, torch.compile(model), IDS, position_ids)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @torch.no_grad()
-def test_bf16_stays_close():
-    model = make_model().eval()
+def test_bf16_stays_close(implementation):
+    model = make_model(implementation).eval()
     expected = model(IDS).logits
     rounded = model.to(torch.bfloat16)(IDS).logits.float()
     # Three significant digits in each of about a dozen products a layer.

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from tripletune.errors import DataError
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration, build_position_ids
+from tripletune.models.configuration_chatglm import ChatGLMConfig
 
 IMPLEMENTATIONS = ["eager", "sdpa", "flex_attention"]
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -75,8 +76,10 @@ def test_single_positions_are_built_exactly(folder, tensors):
     assert torch.equal(positions, tensors["single.position_ids"])
 
 
-def test_single_accepts_the_official_mask(folder, tensors):
-    output = load(folder)(
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@torch.no_grad()
+def test_single_accepts_the_official_mask(folder, tensors, implementation):
+    output = load(folder, implementation)(
         tensors["single.input_ids"],
         attention_mask=tensors["single.attention_mask"],
         position_ids=tensors["single.position_ids"],
@@ -105,14 +108,18 @@ def test_batch_with_two_dimensional_mask(folder, tensors, implementation):
     assert_close(output.logits[real], tensors["batch.logits"][real])
 
 
-def test_batch_without_a_mask_attends_to_pads(folder, tensors):
-    output = load(folder)(tensors["batch.input_ids"], logits_to_keep=1)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@torch.no_grad()
+def test_batch_without_a_mask_attends_to_pads(folder, tensors, implementation):
+    output = load(folder, implementation)(tensors["batch.input_ids"], logits_to_keep=1)
     assert_close(output.logits[:, 0], tensors["batch_ids_only.last_logits"])
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("case", ["mask_only", "mask_at_end", "gmask_in_middle", "both"])
-def test_mask_token_variants(folder, tensors, case):
-    model = load(folder)
+@torch.no_grad()
+def test_mask_token_variants(folder, tensors, case, implementation):
+    model = load(folder, implementation)
     input_ids = tensors[f"{case}.input_ids"]
     positions = build_position_ids(input_ids, model.config)
     assert torch.equal(positions, tensors[f"{case}.position_ids_model"])
@@ -121,9 +128,10 @@ def test_mask_token_variants(folder, tensors, case):
     assert_close(given[:, -7:], tensors[f"{case}.logits_tokenizer_positions"])
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("case", ["mask_only", "mask_at_end", "gmask_in_middle", "both"])
-def test_mask_token_variants_generate(folder, tensors, case):
-    model = load(folder)
+def test_mask_token_variants_generate(folder, tensors, case, implementation):
+    model = load(folder, implementation)
     expected = tensors[f"{case}.gen_output_ids"]
     prompt = tensors[f"{case}.input_ids"][:, : expected.shape[1] - 8]
     output = model.generate(prompt, max_new_tokens=8, do_sample=False)
@@ -166,6 +174,21 @@ def test_training_loss_and_gradients(folder, tensors, facts, implementation, cas
             assert float((gradient - full).abs().max()) <= 1e-4 * float(full.abs().max())
 
 
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_gradients_of_head_and_embeddings_apart(folder, tensors, facts, implementation):
+    model = load(folder, implementation)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model(
+        tensors["batch.input_ids"],
+        attention_mask=tensors["batch.attention_mask"],
+        position_ids=tensors["batch.position_ids"],
+        labels=tensors["train_left.labels"],
+    ).loss.backward()
+    norms = {name: float(p.grad.norm()) for name, p in model.named_parameters()}
+    expected = facts["grad_norms"]["train_left_untied"]
+    assert norms == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_generates_single(folder, tensors, implementation):
     model = load(folder, implementation)
@@ -189,8 +212,9 @@ def test_generates_batch(folder, tensors, implementation, cache):
     assert torch.equal(output, tensors["gen_batch.output_ids"])
 
 
-def test_generates_batch_with_other_end_token(folder, tensors, facts):
-    output = load(folder).generate(
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_generates_batch_with_other_end_token(folder, tensors, facts, implementation):
+    output = load(folder, implementation).generate(
         tensors["gen_batch.input_ids"],
         attention_mask=tensors["gen_batch.attention_mask"],
         max_new_tokens=24,
@@ -264,6 +288,18 @@ def test_full_size_names_shapes_and_counts(folder, tmp_path):
     buffers = set(facts["buffers"])
     assert ours == {k: v for k, v in facts["state_dict"].items() if k not in buffers}
     assert sum(p.numel() for p in model.parameters()) == facts["num_parameters"]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_full_size_lora_counts(folder):
+    from peft import LoraConfig, get_peft_model
+
+    facts = json.loads((folder / "full_size_state_dict.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        model = ChatGLMForConditionalGeneration(ChatGLMConfig(**facts["config"]))
+        model.tie_weights()
+        adapted = get_peft_model(model, LoraConfig(r=8, target_modules=["query_key_value"]))
+    assert adapted.get_nb_trainable_parameters() == (3_670_016, 6_176_956_416)
 
 
 def test_stored_head_never_replaces_the_embeddings(folder, tensors, tmp_path):

@@ -193,8 +193,9 @@ def test_generates_batch(folder, tensors, implementation, cache):
     assert torch.equal(output, tensors["gen_batch.output_ids"])
 
 
-def test_generates_batch_with_other_end_token(folder, tensors, facts):
-    output = load(folder).generate(
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_generates_batch_with_other_end_token(folder, tensors, facts, implementation):
+    output = load(folder, implementation).generate(
         tensors["gen_batch.input_ids"],
         attention_mask=tensors["gen_batch.attention_mask"],
         max_new_tokens=24,
@@ -236,13 +237,14 @@ def test_increments(folder, tensors, implementation, case):
         assert_close(ours[real], tensors[f"inc_{case}.past_{name}_layer0"][real])
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("case", ["single", "batch"])
 @torch.no_grad()
-def test_increments_find_their_positions(folder, tensors, case):
+def test_increments_find_their_positions(folder, tensors, case, implementation):
     input_ids = tensors[f"gen_{case}.input_ids"]
     newest = tensors[f"gen_{case}.output_ids"][:, input_ids.shape[1]][:, None]
     mask = tensors["gen_batch.attention_mask"] if case == "batch" else torch.ones_like(input_ids)
-    model = load(folder)
+    model = load(folder, implementation)
     cache = model(input_ids, attention_mask=mask, use_cache=True).past_key_values
     mask = torch.cat([mask, torch.ones_like(newest)], dim=1)
     output = model(newest, attention_mask=mask, past_key_values=cache)

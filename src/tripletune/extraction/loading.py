@@ -164,17 +164,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _needs_quantisation(name: str, revision: str | None, device: Any) -> bool:
     """Whether the GPU's free memory does not hold the weights in 16 bits with room to work."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from tripletune.models.loading import load_config, resolve_model_path
+    from tripletune.models.loading import build_empty_model, resolve_model_path
 
     if not torch.cuda.is_available() or (device is not None and torch.device(device).type == "cpu"):
         return False
     if resolve_model_path(name).endswith(".gguf"):
         return False
-    config = load_config(name, revision=revision)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = build_empty_model(name, revision=revision)
     num_bytes = 2 * sum(parameter.numel() for parameter in model.parameters())
     free, _ = torch.cuda.mem_get_info(device)
     return bool(num_bytes > _SHARE_FOR_WEIGHTS * free)

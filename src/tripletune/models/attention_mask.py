@@ -137,4 +137,5 @@ def _visible_ranges(
         last = torch.where(is_context, run_end, last)
     if is_real is not None:
         first, last = torch.where(is_real, first, index), torch.where(is_real, last, index)
-    return first.contiguous(), last.contiguous()
+    # One row of starts may serve all, where only the contexts differ.
+    return first.expand_as(last).contiguous(), last.contiguous()

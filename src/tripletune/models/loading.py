@@ -172,14 +172,13 @@ def build_empty_model(name: str, *, revision: str | None = None) -> Any:
         ModelError: the configuration cannot be found or read; the message has the remedies.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    folder, gguf = _open_model(name, revision, weights=False)
+    config = load_config(name, revision=revision)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **gguf)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise _explain(name, error) from error
 
 
