@@ -80,6 +80,9 @@ def generate(
         difficulty=settings,
         domain=load_domain(templates, facts, schema) if given else None,
     )
+    if plan.domain is not None and plan.domain.named_by_kind:
+        named = ", ".join(f"{name} ({kind})" for name, kind in plan.domain.named_by_kind)
+        typer.echo(f"没有给出名称的类型及所用的名称: {named}；可用 --templates 给出 names")
     num_processes = processes or (os.cpu_count() or 1 if num_train > 50_000 else 1)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

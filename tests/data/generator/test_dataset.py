@@ -178,6 +178,16 @@ def test_generate_examples_are_those_that_are_written(files):
         assert lines == file.path.read_text(encoding="utf-8").splitlines()
 
 
+def test_plan_refuses_unseen_phrasings_where_no_relation_has_two():
+    types = {name: EntityType(name, name, "专名") for name in ("甲", "乙")}
+    domain = Domain(types, (Relation("r", "甲", "乙", sentences=("{s}对{o}",)),))
+    DatasetPlan(1, 1, 0, domain=domain)
+    with pytest.raises(
+        ConfigError, match="num_unseen_phrasing: 5 sentences need phrasings of thei"
+    ):
+        DatasetPlan(1, 1, 5, domain=domain)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tripletune.data.generator.builtin import build_default_domain
 from tripletune.data.generator.dataset import DatasetPlan, generate_examples
-from tripletune.data.generator.domain import EntityType, Relation
+from tripletune.data.generator.domain import EntityType, Relation, state_by_name
 from tripletune.data.generator.domain_files import load_domain
 from tripletune.data.generator.sentences import SentenceGenerator
 from tripletune.errors import ConfigError, DataError
@@ -125,6 +125,42 @@ def test_facts_with_other_types_borrow_the_phrasings_of_the_relation(write):
     assert "{s}由{o}执导" in relation.sentences
 
 
+def test_relation_without_phrasings_is_stated_by_its_name_in_several_ways(tmp_path):
+    schema = tmp_path / "schema.json"
+    record = {"relations": [{"name": "临床{表现}", "types": [["疾病", "症状"]]}]}
+    schema.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+    (relation,) = load_domain(schema=schema).relations
+    assert relation.name == "临床{表现}"
+    assert relation.all_sentences() == (
+        *("{s}的临床表现包括{o}", "{o}是{s}的临床表现", "{s}，临床表现：{o}"),
+        *("提到{s}，其临床表现是{o}", "{s}的临床表现是{o}", "{s}的临床表现为{o}"),
+    )
+    assert all(relation.restricted(side).all_sentences() for side in ("seen", "unseen"))
+
+
+def test_types_of_a_schema_have_the_names_of_what_they_are_like(tmp_path):
+    schema = tmp_path / "schema.json"
+    types = [["图书作品", "气候"], ["企业", "Number"], ["人物", "学校"]]
+    record = {"relations": [{"name": "甲", "types": types}]}
+    schema.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+    domain = load_domain(schema=schema)
+    found = {name: (t.label, t.kind, t.mark) for name, t in domain.types.items()}
+    assert found == {
+        "图书作品": ("图书作品", "图书", "《{}》"),
+        "气候": ("气候", "专名", "{}"),
+        "企业": ("企业", "公司", "{}"),
+        "Number": ("Number", "数字", "{}"),
+        "人物": ("人物", "人物", "{}"),
+        "学校": ("学校", "学校", "{}"),
+    }
+    assert domain.named_by_kind == (
+        ("图书作品", "图书"),
+        ("气候", "专名"),
+        ("企业", "公司"),
+        ("Number", "数字"),
+    )
+
+
 def test_schema_relations_are_built_in_ones_or_stated_by_name(write, tmp_path):
     schema = tmp_path / "schema.json"
     record = {
@@ -136,7 +172,7 @@ def test_schema_relations_are_built_in_ones_or_stated_by_name(write, tmp_path):
     schema.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
     domain = load_domain(schema=schema)
     assert domain.relations[0] in build_default_domain().relations
-    assert domain.relations[1] == Relation("籍贯", "人物", "地点", nouns=("籍贯",))
+    assert domain.relations[1] == state_by_name(Relation("籍贯", "人物", "地点"))
     assert domain.types["地点"].kind == "城市"
 
 

@@ -77,6 +77,13 @@ class DatasetPlan:
                 raise ConfigError(
                     f"{name}: {value!r} is not a number of sentences; give at least {least}"
                 )
+        if self.num_unseen_phrasing and self.domain is not None:
+            for side in ("seen", "unseen"):
+                if not self.domain.restricted(side).relations:
+                    raise ConfigError(
+                        f"num_unseen_phrasing: {self.num_unseen_phrasing} sentences need phrasings "
+                        "of their own, but no relation has two; give more sentences to a relation"
+                    )
 
 
 @dataclass(frozen=True, slots=True)

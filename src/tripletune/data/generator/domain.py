@@ -6,13 +6,25 @@ import zlib
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-__all__ = ["Domain", "EntityType", "Phrasings", "Relation", "RelationKey", "TableRow"]
+__all__ = [
+    "Domain",
+    "EntityType",
+    "Phrasings",
+    "Relation",
+    "RelationKey",
+    "TableRow",
+    "state_by_name",
+]
 
 Phrasings = Literal["all", "seen", "unseen"]
 RelationKey = tuple[str, str, str]
 """Name, subject type and object type of a relation: what it is told apart by."""
 TableRow = tuple[str, RelationKey, str]
 """A fact of a table: subject, relation, object."""
+
+# For relations without a phrasing of their own; {r} is the name of the relation.
+_SENTENCES_BY_NAME = ("{s}的{r}包括{o}", "{o}是{s}的{r}", "{s}，{r}：{o}", "提到{s}，其{r}是{o}")
+_PREDICATES_BY_NAME = ("{r}包括{o}", "{r}：{o}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +132,13 @@ class Domain:
         types: Entity types by name.
         relations: Every relation; the same name may stand for several pairs of types.
         facts: The facts there are; without any, facts are made up.
+        named_by_kind: Types whose names were not given, and the kind of names they have instead.
     """
 
     types: dict[str, EntityType]
     relations: tuple[Relation, ...]
     facts: tuple[TableRow, ...] = ()
+    named_by_kind: tuple[tuple[str, str], ...] = ()
     by_subject: dict[str, tuple[Relation, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,6 +155,24 @@ class Domain:
         kept = tuple(relation for relation in divided if relation.all_sentences())
         keys = {relation.key for relation in kept}
         return Domain(self.types, kept, tuple(row for row in self.facts if row[1] in keys))
+
+
+def state_by_name(relation: Relation) -> Relation:
+    """The relation with phrasings made of its name: several, so that some can be held out.
+
+    Predicates and modifiers of its own stay.
+    """
+    name = relation.name.replace("{", "").replace("}", "") or "关系"
+
+    def fill(templates: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(text.replace("{r}", name) for text in templates)
+
+    return replace(
+        relation,
+        nouns=(name,),
+        sentences=fill(_SENTENCES_BY_NAME),
+        predicates=relation.predicates or fill(_PREDICATES_BY_NAME),
+    )
 
 
 def _wording(phrasing: str) -> str:

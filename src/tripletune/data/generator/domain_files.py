@@ -12,7 +12,8 @@ A template file has one object a line, either a type or a relation:
 
 (A relation stands on one line.) A type has `names`, or `names_file` with a name a line, or the
 `kind` of names to make up; `mark` (such as `《{}》`), `label` and `shared` are optional. A relation
-needs its two types; without phrasings it is stated as `{s}的…是{o}`. A fact file has lines such as
+needs its two types; without phrasings it is stated by its name: `{s}的…是{o}`, `{o}是{s}的…` and
+the like. A fact file has lines such as
 `{"subject": "感冒", "relation": "症状", "object": "发热"}`, or labelled examples with `triplets`.
 """
 
@@ -26,8 +27,15 @@ from string import Formatter
 from typing import Any
 
 from tripletune.data.generator.builtin import build_default_domain
-from tripletune.data.generator.domain import Domain, EntityType, Relation, TableRow
+from tripletune.data.generator.domain import (
+    Domain,
+    EntityType,
+    Relation,
+    TableRow,
+    state_by_name,
+)
 from tripletune.data.generator.names import NAME_KINDS
+from tripletune.data.generator.usual_types import find_kind
 from tripletune.data.readers.problem import Problems
 from tripletune.data.readers.source import iter_json
 from tripletune.data.schema_files import load_schema
@@ -60,6 +68,7 @@ class _Draft:
     types: dict[str, EntityType] = field(default_factory=dict)
     relations: list[Relation] = field(default_factory=list)
     places: list[tuple[Path, int | None]] = field(default_factory=list)
+    named_by_kind: dict[str, str] = field(default_factory=dict)
     facts: list[TableRow] = field(default_factory=list)
     items: dict[str, dict[str, None]] = field(default_factory=dict)
 
@@ -78,7 +87,7 @@ def load_domain(
     Relations come from the templates; a schema adds those it alone has. With facts, only facts of
     that file are stated; where no relations are given they are taken from the facts, too. A
     relation without phrasings of its own has those of the built-in one of its name, or is stated by
-    its name.
+    its name. A type that the schema alone names has names of the kind that `usual_types` gives it.
 
     Args:
         templates: Types and relations with phrasings.
@@ -86,8 +95,9 @@ def load_domain(
         schema: Relations and their types, in any form that schema files have.
 
     Raises:
-        ConfigError: no file is given, or a type has no names.
-        DataError: a file cannot be used; the message names file and line.
+        ConfigError: no file is given.
+        DataError: a file cannot be used, or a type of the templates has no names; the message names
+            file and line.
     """
     if templates is None and facts is None and schema is None:
         raise ConfigError("domain: neither templates nor facts nor a schema are given; give a file")
@@ -108,8 +118,10 @@ def load_domain(
         draft.places = [draft.places[index] for index in keep]
     if not draft.relations:
         raise DataError('no line has a "relation"; add one, or give facts', path=templates)
-    _complete_types(draft)
-    return Domain(draft.types, tuple(draft.relations), tuple(dict.fromkeys(draft.facts)))
+    _complete_types(draft, None if schema is None else Path(schema))
+    facts_once = tuple(dict.fromkeys(draft.facts))
+    named = tuple(draft.named_by_kind.items())
+    return Domain(draft.types, tuple(draft.relations), facts_once, named)
 
 
 def _read_templates(path: Path, draft: _Draft) -> None:
@@ -158,7 +170,7 @@ def _borrow(name: str, subject_type: str, object_type: str) -> Relation:
         if (relation.subject_type, relation.object_type) == (subject_type, object_type):
             return relation
     if not named:
-        return Relation(name, subject_type, object_type, nouns=(name,))
+        return state_by_name(Relation(name, subject_type, object_type))
     return replace(named[0], subject_type=subject_type, object_type=object_type)
 
 
@@ -220,12 +232,24 @@ def _fits(relation: Relation, stated: tuple[str, ...], types: Mapping[str, Entit
     return True
 
 
-def _complete_types(draft: _Draft) -> None:
+def _complete_types(draft: _Draft, schema: Path | None) -> None:
     """Give every type of every relation its names."""
     for relation, (path, line) in zip(draft.relations, draft.places, strict=True):
         for name in (relation.subject_type, relation.object_type):
-            if name not in draft.types:
-                draft.types[name] = _find_type(name, draft.items, path, line)
+            if name in draft.types:
+                continue
+            found = _find_type(name, draft.items)
+            if found is None and path == schema:
+                found = _name_by_kind(name)
+                draft.named_by_kind[name] = found.kind
+            if found is None:
+                raise DataError(
+                    f"type {name!r} has no names{_suggest(name, NAME_KINDS)}; add a line "
+                    f'{{"type": "{name}", "names": […]}} to the templates, or one with "kind"',
+                    path=path,
+                    line=line,
+                )
+            draft.types[name] = found
     for name, items in draft.items.items():
         entity = draft.types[name]
         if entity.names or entity.kind not in NAME_KINDS:
@@ -233,7 +257,7 @@ def _complete_types(draft: _Draft) -> None:
             draft.types[name] = replace(entity, kind=name, names=names)
 
 
-def _find_type(name: str, items: Collection[str], path: Path, line: int | None) -> EntityType:
+def _find_type(name: str, items: Collection[str]) -> EntityType | None:
     known = build_default_domain().types.get(name)
     if known is not None:
         return known
@@ -242,12 +266,14 @@ def _find_type(name: str, items: Collection[str], path: Path, line: int | None) 
         return replace(alike[0], name=name)
     if name in NAME_KINDS or name in items:
         return EntityType(name, name, name)
-    raise DataError(
-        f"type {name!r} has no names{_suggest(name, NAME_KINDS)}; add a line "
-        f'{{"type": "{name}", "names": […]}} to the templates, or one with "kind"',
-        path=path,
-        line=line,
-    )
+    return None
+
+
+def _name_by_kind(name: str) -> EntityType:
+    """A type with the names, marks and pronouns of the built-in one that is most like it."""
+    kind = find_kind(name)
+    known = build_default_domain().types.get(kind)
+    return EntityType(name, name, kind) if known is None else replace(known, name=name, label=name)
 
 
 def _read_type(row: Mapping[str, Any], path: Path, line: int) -> EntityType:
@@ -309,16 +335,17 @@ def _read_relation(row: Mapping[str, Any], path: Path, line: int) -> Relation:
     most = row.get("max_objects", 1)
     if type(most) is not int or not 1 <= most <= 8:
         raise DataError(f"max_objects: {most!r} is not a number from 1 to 8", path=path, line=line)
-    return Relation(
+    relation = Relation(
         name,
         _read_text(row, "subject_type", path, line),
         _read_text(row, "object_type", path, line),
-        nouns or (() if sentences else (name,)),
+        nouns,
         sentences,
         _read_phrasings(row, "predicates", "o", path, line),
         _read_phrasings(row, "modifiers", "o", path, line),
         most,
     )
+    return relation if nouns or sentences else state_by_name(relation)
 
 
 def _read_phrasings(

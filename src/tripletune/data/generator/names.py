@@ -284,6 +284,14 @@ class NameSource:
             ("万元", "亿元", "万美元", "亿美元", "万元人民币")
         )
 
+    def _plain_number(self) -> str:
+        return self._decimal(10, 99 if self._random() < 0.4 else 9999)
+
+    def _term(self) -> str:
+        if self._random() < 0.4:
+            return self._transliteration(2, 4)
+        return self._brand() + self.pick(m.TITLE_NOUNS)
+
 
 NAME_KINDS: dict[str, tuple[str, bool]] = {
     "人物": ("person", True),
@@ -307,5 +315,7 @@ NAME_KINDS: dict[str, tuple[str, bool]] = {
     "面积": ("area", False),
     "人口": ("population", False),
     "金额": ("money", False),
+    "数字": ("plain_number", False),
+    "专名": ("term", True),
 }
 """Kind to (the method that makes one, whether its names are divided into pools)."""
