@@ -144,13 +144,13 @@ def test_examples_write_to_folders_of_their_own(examples):
 def test_example_train_makes_the_default_data_once(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     made = []
-    monkeypatch.setattr("data.generate_triplet_data.generate", lambda: made.append(1))
+    monkeypatch.setattr("data.generate_triplet_data.generate", made.append)
     example_train.make_default_data()
-    assert made == [1]
+    assert made == [Path("data")]
     Path("data").mkdir()
     Path("data/train_triplet.jsonl").touch()
     example_train.make_default_data()
-    assert made == [1]
+    assert made == [Path("data")]
 
 
 def test_trainer_class_takes_a_configuration(monkeypatch):
