@@ -53,7 +53,7 @@ def test_readme_presets_are_those_of_the_package(readme, name):
 def test_readme_names_only_flags_that_exist(readme):
     flags = set(re.findall(r"(?<![\w-])--(\w+)", readme))
     elsewhere = {"config", "epochs", "example", "nproc_per_node", "adapter", "input", "output"}
-    elsewhere |= {"gold", "html", "resume", "debug", "workers", "gpu_memory"}
+    elsewhere |= {"gold", "html", "resume", "debug", "workers", "gpu_memory", "against", "schema"}
     elsewhere |= {"no", "nnodes", "rdzv_backend", "rdzv_endpoint"}  # of torchrun
     elsewhere |= {
         "free",

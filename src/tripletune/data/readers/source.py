@@ -73,7 +73,7 @@ def check_file(path: Path) -> None:
         raise DataError("is empty; needed is at least one record", path=path)
     if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(
-            "line 1, byte 0: UTF-16 byte order mark; needed is UTF-8. Save the file as UTF-8",
+            "byte 0: UTF-16 byte order mark; needed is UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW",
             path=path,
             line=1,
         )
@@ -230,7 +230,8 @@ def _load_line(line: str, problems: Problems) -> tuple[object] | None:
 def _describe_bytes(raw: bytes, error: UnicodeDecodeError) -> str:
     hint = "Save the file as UTF-8"
     with contextlib.suppress(UnicodeDecodeError):
-        hint = f"It reads as GB18030 ({shorten(raw.decode('gb18030').strip(), limit=30)}): {hint}"
+        shown = shorten(raw.decode("gb18030").strip(), limit=30)
+        hint = f"It reads as GB18030 ({shown}): iconv -f GB18030 -t UTF-8 OLD > NEW"
     return (
         f"byte {error.start} of the line is 0x{raw[error.start]:02x}, which is not UTF-8; needed "
         f"is UTF-8. {hint}"
