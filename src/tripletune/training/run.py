@@ -15,6 +15,7 @@ from tripletune.schema import Example
 from tripletune.training.ranks import map_over_ranks
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
+from tripletune.training.startup import StartupClock
 
 __all__ = ["EVAL_SENTENCES", "TrainingRun", "score_model"]
 
@@ -50,6 +51,7 @@ class TrainingRun:
         self._validation_set: Any = None
         self._encoded: dict[Path, Any] = {}
         self._fit: Any = None
+        self._clock = StartupClock()
 
     def setup_model_and_tokenizer(self) -> None:
         """Loads the tokenizer and the quantised model and adds LoRA.
@@ -88,16 +90,17 @@ class TrainingRun:
             self._plan_ahead(device)
         logger.info("设置量化配置...")
         logger.info("加载基础模型...")
-        if settings.fsdp:
-            logger.info("FSDP: 冻结的权重分给各个进程，按块收集；不编译模型，不保留解压的权重")
-            self.model = load_sharded(lambda: self._load_adapted(device), device)
-        else:
-            self.model = self._load_adapted(device)
-        accelerate_layers(
-            self.model,
-            keep_weights=False if settings.fsdp else None,
-            in_fp8=settings.compute == "fp8",
-        )
+        with self._clock.measure("加载与量化"):
+            if settings.fsdp:
+                logger.info("FSDP: 冻结的权重分给各个进程，按块收集；不编译模型，不保留解压的权重")
+                self.model = load_sharded(lambda: self._load_adapted(device), device)
+            else:
+                self.model = self._load_adapted(device)
+            accelerate_layers(
+                self.model,
+                keep_weights=False if settings.fsdp else None,
+                in_fp8=settings.compute == "fp8",
+            )
         if is_main_process():
             print_line(render_parameter_line(*count_parameters(self.model)))
 
@@ -152,9 +155,10 @@ class TrainingRun:
         from tripletune.training.encoding import encode_data
 
         if path not in self._encoded:
-            self._encoded[path] = encode_data(
-                examples, self.tokenizer, self.settings, path=path, schema=self.schema
-            )
+            with self._clock.measure(f"编码 {path.name}"):
+                self._encoded[path] = encode_data(
+                    examples, self.tokenizer, self.settings, path=path, schema=self.schema
+                )
         return self._encoded[path]
 
     def _plan_ahead(self, device: Any) -> None:
@@ -229,6 +233,7 @@ class TrainingRun:
             "best_metric": state.best_metric,
             "tokens": state.num_input_tokens_seen,
             "train_seconds": round(self.trainer.train_seconds, 2),
+            "startup_seconds": {k: round(v, 2) for k, v in self._clock.parts.items()},
             "skipped_steps": self.trainer.skipped_steps,
             **({} if self._fit is None else {"plan": self._fit.plan.summary()}),
         }
@@ -311,6 +316,7 @@ class TrainingRun:
             balance_tokens=packing,
             stop=stop,
             save_minutes=settings.save_minutes,
+            clock=self._clock,
         )
         from transformers.trainer_callback import PrinterCallback
         from transformers.trainer_callback import ProgressCallback as StockProgressCallback
@@ -350,6 +356,7 @@ class TrainingRun:
             peak = torch.cuda.max_memory_allocated(self.model.device)
             planned = self._fit.plan.total
             line += f", 显存峰值 {peak / 2**30:.2f} GiB (预计 {planned / 2**30:.2f} GiB)"
+        logger.info(self._clock.render())
         logger.info(line)
 
     def _save_extraction_settings(self) -> None:

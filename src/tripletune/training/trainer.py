@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from tripletune.data.encode import TokenizedExample
 from tripletune.training.batch_order import ShuffledOrder
 from tripletune.training.faults import is_out_of_memory, split_batch
 from tripletune.training.resumable import ResumableTrainer
+from tripletune.training.startup import StartupClock
 
 __all__ = ["ExampleDataset", "TripletTrainer"]
 
@@ -53,13 +55,20 @@ class TripletTrainer(ResumableTrainer):
         scorer: Gives precision, recall and F1 of the model as it is (`f1`, …), or None.
         group_by_length: Put examples of similar length into one batch (padded batches only); the
             order of batches stays random.
+        clock: Told how long the first step takes, compiling included.
         **kwargs: As `ResumableTrainer` and `transformers.Trainer`.
     """
 
     def __init__(
-        self, *, scorer: Scorer | None = None, group_by_length: bool = False, **kwargs: Any
+        self,
+        *,
+        scorer: Scorer | None = None,
+        group_by_length: bool = False,
+        clock: StartupClock | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._clock: StartupClock | None = clock
         # PEFT hides the model's signature on some releases; ours and every causal model's loss
         # divides by num_items_in_batch when it is given.
         self.model_accepts_loss_kwargs = True
@@ -81,7 +90,10 @@ class TripletTrainer(ResumableTrainer):
         tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
         self.state.num_input_tokens_seen += tokens
         started = time.perf_counter()
-        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        first = nullcontext() if self._clock is None else self._clock.measure("第一步")
+        self._clock = None
+        with first:
+            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         self.train_seconds += time.perf_counter() - started
         return loss
 
