@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tripletune.errors import ConfigError, DataError
+from tripletune.errors import ConfigError, DataError, OutputError
 from tripletune.extraction.jobs import JobReport, run_job
 from tripletune.schema import Extraction, Triplet
 
@@ -166,6 +167,26 @@ def test_run_job_killed_at_random_points_writes_the_same_bytes(tmp_path: Path) -
         mode = ["resume"]
     assert num_kills >= 2
     assert killed.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_run_job_whose_disk_is_full_says_so_and_can_be_resumed(tmp_path: Path, ending: str) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("".join(f"甲{number * 'x'}乙\n" for number in range(200)), encoding="utf-8")
+    whole, broken = tmp_path / f"whole{ending}", tmp_path / f"broken{ending}"
+    run(source, whole, chunk_size=20)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The system lets no file grow beyond this: a few chunks of JSONL, a part of Parquet or so.
+    size = 6000 if ending == ".jsonl" else 4700
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        with pytest.raises(OutputError, match=r"output: .*broken.* cannot be written .*--resume"):
+            run(source, broken, chunk_size=20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    report = run(source, broken, chunk_size=20, resume=True)
+    assert 0 < report.num_resumed <= 200
+    assert broken.read_bytes() == whole.read_bytes()
 
 
 def test_run_job_refuses_to_resume_with_other_settings(source: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tripletune.data.collate import PackedCollator, PaddedCollator
 from tripletune.data.encode import TokenizedExample
-from tripletune.errors import ResourceError
+from tripletune.errors import OutputError, ResourceError
 from tripletune.training.faults import (
     explain_fault,
     extract_within_memory,
@@ -76,12 +77,23 @@ def test_fault_is_explained_with_its_remedy(error, message):
         raise explained
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_file_that_cannot_be_written_is_explained(number):
+    explained = explain_fault(OSError(number, os.strerror(number)), OUT)
+    assert isinstance(explained, OutputError)
+    message = str(explained)
+    assert message.startswith("output_dir: 'output/run' cannot be written")
+    assert os.strerror(number) in message
+    assert "make room" in message
+
+
 @pytest.mark.parametrize(
     "error",
     [
         RuntimeError("shape mismatch"),
         ValueError("CUDA error"),
         ConnectionResetError("of a tracker"),
+        FileNotFoundError(errno.ENOENT, "gone"),
         ResourceError("memory: one example does not fit (CUDA out of memory.)"),
     ],
 )

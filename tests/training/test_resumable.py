@@ -5,8 +5,11 @@ import json
 import logging
 import os
 import random
+import resource
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +270,32 @@ def test_full_disk_that_stays_full_ends_the_run_with_what_to_do(settings, monkey
     with pytest.raises(OutputError, match=r"No space left on device.*make room.*auto"):
         train(settings)
     assert list_checkpoints(settings.output_dir) == []
+
+
+@contextmanager
+def limited_files(num_bytes: int) -> Iterator[None]:
+    """The system writes no file beyond this size inside, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_disk_that_is_full_for_the_adapter_loses_nothing(settings, uninterrupted, monkeypatch):
+    save = SmallRun._save
+
+    def save_on_full_disk(self: Any) -> Any:
+        with limited_files(500):
+            return save(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SmallRun, "_save", save_on_full_disk)
+        with pytest.raises(OutputError, match=r"output_dir: .*File too large.*make room.*auto"):
+            train(settings)
+    train(settings)
+    assert_same_run(settings.output_dir, uninterrupted)
 
 
 def test_history_that_cannot_be_written_leaves_the_run_going(settings, monkeypatch, caplog):

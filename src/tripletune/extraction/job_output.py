@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from tripletune.errors import ConfigError, OutputError
 from tripletune.schema import Extraction
 
-__all__ = ["JobOutput", "open_output", "render_record"]
+__all__ = ["JobOutput", "explained_writing", "open_output", "render_record"]
 
 _BLOCK = 1 << 20
 
@@ -80,6 +80,22 @@ def open_output(path: Path, job: Mapping[str, Any], *, resume: bool) -> JobOutpu
     return output
 
 
+@contextmanager
+def explained_writing(path: Path) -> Iterator[None]:
+    """Writing inside.
+
+    Raises:
+        OutputError: the disk is full, or what there was may be written no longer.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"output: {str(path)!r} cannot be written ({error.strerror or error}); make room or "
+            "mend the permissions, then continue with --resume"
+        ) from error
+
+
 def render_record(extraction: Extraction) -> bytes:
     """The canonical line; one with lone surrogates, which UTF-8 has no form for, is escaped."""
     try:
@@ -121,7 +137,9 @@ class _JsonlOutput:
         self._marker.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self._file.close()
+        # What a full disk did not take is still in the buffer, and was told of.
+        with suppress(OSError):
+            self._file.close()
 
 
 def _count_lines(file: BinaryIO) -> tuple[int, int]:

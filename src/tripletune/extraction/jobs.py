@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from tripletune.errors import ConfigError
 from tripletune.extraction.job_input import InputFormat, InputRecord, iter_records
-from tripletune.extraction.job_output import JobOutput, open_output
+from tripletune.extraction.job_output import JobOutput, explained_writing, open_output
 from tripletune.extraction.job_ranks import JobRanks, joined_ranks
 from tripletune.schema import Extraction
 
@@ -117,7 +117,7 @@ def run_job(
         records = iter_records(input_path, input_format=input_format, text_field=text_field)
         job = {**settings, "input": str(input_path or "-"), "chunk_size": chunk_size}
         output = open_output(output_path, job, resume=resume)
-        return _Job(records, output, chunk_size, on_progress or _ignore)
+        return _Job(records, output, output_path, chunk_size, on_progress or _ignore)
 
     with joined_ranks() as ranks:
         if num_workers == 1:
@@ -141,10 +141,11 @@ class _Job:
         self,
         records: Iterator[InputRecord],
         output: JobOutput,
+        output_path: Path,
         chunk_size: int,
         notify: Callable[[int, int], None],
     ) -> None:
-        self._output, self._notify = output, notify
+        self._output, self._output_path, self._notify = output, output_path, notify
         self._num_resumed = self._num_records = output.num_done
         self._num_bad = self._num_triplets = 0
         skip = output.num_done // chunk_size * chunk_size
@@ -163,7 +164,8 @@ class _Job:
     def write(self, found: list[Extraction]) -> None:
         """Takes the results of the chunk after those before."""
         new, self._num_known = found[self._num_known :], 0
-        self._output.write(new)
+        with explained_writing(self._output_path):
+            self._output.write(new)
         num_triplets = sum(len(extraction.triplets) for extraction in new)
         self._num_records += len(new)
         self._num_bad += sum(bool(one.problems and not one.text) for one in new)
@@ -172,7 +174,8 @@ class _Job:
 
     def finish(self) -> JobReport:
         """Completes the output."""
-        self._output.finish()
+        with explained_writing(self._output_path):
+            self._output.finish()
         return JobReport(self._num_records, self._num_resumed, self._num_bad, self._num_triplets)
 
     def close(self) -> None:

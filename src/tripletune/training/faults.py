@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import traceback
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tripletune.errors import ResourceError, TripletuneError
+from tripletune.errors import OutputError, ResourceError, TripletuneError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,10 @@ __all__ = [
 
 logger = logging.getLogger("tripletune")
 
+_UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+)
 _RESUME = "then continue with --resume_from_checkpoint auto"
 
 
@@ -55,6 +60,11 @@ def explain_fault(error: BaseException, output_dir: Path) -> TripletuneError | N
             f"data worker: a process that prepares batches died ({text}); the system may have "
             f"killed it for want of memory: free some, {_RESUME} ({output_dir})"
         )
+    if _cannot_write(error):
+        return OutputError(
+            f"output_dir: {str(output_dir)!r} cannot be written ({text}); make room or mend the "
+            f"folder's permissions, {_RESUME}"
+        )
     if not isinstance(error, RuntimeError):
         return None
     # torch.AcceleratorError exists from 2.9 on; older messages say the same.
@@ -65,6 +75,14 @@ def explain_fault(error: BaseException, output_dir: Path) -> TripletuneError | N
             f"({output_dir})"
         )
     return None
+
+
+def _cannot_write(error: BaseException) -> bool:
+    """Whether the disk is full, or a file or folder may not be written."""
+    if isinstance(error, OSError):
+        return error.errno in _UNWRITABLE
+    # safetensors raises its own class, derived from Exception alone.
+    return type(error).__module__.startswith("safetensors") and "os error" in str(error)
 
 
 def _lost_a_data_worker(error: BaseException) -> bool:

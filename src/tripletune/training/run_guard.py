@@ -30,7 +30,7 @@ def guard_run(output_dir: Path) -> Iterator[StopRequest]:
     """A training inside: holds the folder, takes signals, and says faults of the machine in words.
 
     Raises:
-        OutputError: another run holds the folder.
+        OutputError: another run holds the folder, or it cannot be written.
         ResourceError: instead of what torch raises when memory, a GPU or a data worker fails.
         KeyboardInterrupt: on leaving, when a signal came that the training did not act on.
     """
@@ -44,7 +44,7 @@ def guard_run(output_dir: Path) -> Iterator[StopRequest]:
         stack.enter_context(stop.listening())
         try:
             yield stop
-        except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
+        except Exception as error:
             explained = explain_fault(error, output_dir)
             if explained is None:
                 raise
