@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.models.tiny_gguf import write_tiny_gguf
 from tripletune.errors import MissingPackageError, ModelError
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
@@ -206,6 +207,41 @@ def test_gguf_file_needs_its_package(tmp_path, monkeypatch):
     monkeypatch.setattr("tripletune.models.loading.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r'pip install "tripletune\[gguf\]"'):
         load_tokenizer(str(tmp_path / "model.gguf"))
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory) -> Path:
+    pytest.importorskip("gguf")
+    return write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+def test_gguf_file_gives_network_and_tokenizer(gguf_file):
+    model, tokenizer = load_model_and_tokenizer(str(gguf_file), quantize=False, device="cpu")
+    assert type(model).__name__ == "Qwen2ForCausalLM"
+    assert tokenizer.decode(tokenizer.encode("你好ab")) == "你好ab"
+    assert tokenizer.pad_token_id == 256
+    assert "quantization_config" not in model.config.to_dict()
+    assert model(torch.tensor([tokenizer.encode("你好")])).logits.shape == (1, 6, 260)
+
+
+def test_gguf_file_alone_in_a_folder_is_found(gguf_file):
+    assert load_config(str(gguf_file.parent)).num_hidden_layers == 2
+
+
+def test_gguf_weights_are_quantised_on_request(gguf_file):
+    model = load_model(str(gguf_file), quantize=True, device="cpu")
+    quantised = [m for m in model.modules() if type(m).__name__ == "Linear4bit"]
+    assert len(quantised) == 2 * 7
+
+
+@pytest.mark.parametrize("kept", [300, 0.5])
+@pytest.mark.parametrize("load", [load_tokenizer, lambda name: load_model(name, quantize=False)])
+def test_gguf_file_that_is_cut_off_is_one_message(gguf_file, tmp_path, load, kept):
+    content = gguf_file.read_bytes()
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
+    with pytest.raises(ModelError, match=r"cut\.gguf' cannot be loaded: .* download it again"):
+        load(str(path))
 
 
 @pytest.mark.parametrize("load", [load_tokenizer, lambda name: load_model(name, quantize=False)])

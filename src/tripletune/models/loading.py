@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,9 @@ __all__ = [
     "load_tokenizer",
     "resolve_model_path",
 ]
+
+# What transformers and the readers beneath it raise at files that they cannot make sense of.
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, struct.error)
 
 
 def resolve_model_path(name: str) -> str:
@@ -65,7 +69,7 @@ def load_config(name: str, *, revision: str | None = None) -> Any:
     folder, gguf = _open_model(name, revision, weights=False)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, **gguf)
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise _explain(name, error) from error
 
 
@@ -91,7 +95,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     check_vocabulary(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise _explain(name, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -151,7 +155,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, **arguments, **gguf
         )
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise _explain(name, error) from error
     if gguf:
         # What is in memory are plain weights; the file's own quantisation is over.
@@ -241,4 +245,11 @@ def _open_model(name: str, revision: str | None, *, weights: bool) -> tuple[str,
 
 def _explain(name: str, error: Exception) -> ModelError:
     first = str(error).strip().split("\n")[0]
+    place = Path(name).expanduser()
+    if place.exists():
+        command = f"; 'tripletune doctor {place}' says what is missing" if place.is_dir() else ""
+        return ModelError(
+            f"model: {name!r} cannot be loaded: {first}; if a file is damaged or cut off, download "
+            f"it again{command}"
+        )
     return ModelError(f"model: {name!r} cannot be loaded: {first}\n{REMEDIES.format(name=name)}")
