@@ -1,8 +1,14 @@
-"""The guarantee: constrained output parses, is grounded and stays within the schema."""
+"""The guarantee: constrained output parses, is grounded and stays within the schema.
+
+Networks read every twentieth of the 2,000 texts; all of them with
+
+    TRIPLETUNE_GUARANTEE_TEXTS=2000 python -m pytest tests/extraction/test_guarantee.py
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +35,9 @@ from tripletune.schema import Extraction
 
 RELATIONS = ["总部地点", "总部", "位于", "职业（曾任）", "a, b", "作者\\n", "创始人"]
 NUM_TEXTS = 2000
+NUM_READ = int(os.environ.get("TRIPLETUNE_GUARANTEE_TEXTS", "100"))
+NUM_OF_A_SET = 40
+NUM_SETS = 13
 
 _ALPHABETS = [
     "甲乙丙丁公司位于北京大学，。（）、《》",
@@ -42,13 +51,26 @@ _ALPHABETS = [
 ]
 
 
+def read_set(folder: Path) -> list[str]:
+    """The first texts of a data set, whatever its files are."""
+    names = ("dev.jsonl", "normalised.jsonl", "original_slice.jsonl", "original_slice.txt")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()[:NUM_OF_A_SET]
+    if path.suffix == ".txt":
+        return lines
+    records = [json.loads(line) for line in lines]
+    return [str(record.get("text") or record.get("input") or record) for record in records]
+
+
 def make_texts(shared: Path | None) -> list[str]:
     """Texts of every data set that is there, then random ones of every kind, then the smallest."""
     texts: list[str] = []
     if shared is not None:
-        for path in sorted((shared / "datasets").glob("*/dev.jsonl")):
-            lines = path.read_text(encoding="utf-8").splitlines()[:60]
-            texts += [json.loads(line)["text"] for line in lines]
+        sets = [read_set(folder) for folder in sorted((shared / "datasets").iterdir())]
+        assert sum(map(bool, sets)) == NUM_SETS
+        texts = [text for of_set in sets for text in of_set]
     source = random.Random(5)
     while len(texts) < NUM_TEXTS - 3:
         alphabet = source.choice([*_ALPHABETS, "".join(_ALPHABETS)])
@@ -186,7 +208,7 @@ def test_extractor_holds_the_guarantee_with_random_weights(
         batch_size=50,
         method=method,
     )
-    texts = make_texts(shared_or_none)[:: 20 if method == "batch" else 33]
+    texts = make_texts(shared_or_none)[:: NUM_TEXTS // NUM_READ]
     texts += ["", " ", "甲", "(甲, 位于, 乙)", "无"]
     extractions = extractor.extract(texts)
     assert [extraction.text for extraction in extractions] == texts
@@ -204,6 +226,6 @@ def test_extractor_holds_the_guarantee_with_the_embedded_model(shared_or_none: P
     extractor = Extractor(
         model, tokenizer, relations=RELATIONS, constrained=True, max_new_tokens=24, batch_size=50
     )
-    texts = make_texts(shared_or_none)[::40]
+    texts = make_texts(shared_or_none)[:: NUM_TEXTS // NUM_READ]
     for text, extraction in zip(texts, extractor.extract(texts), strict=True):
         check_guarantee(text, extraction)
