@@ -73,9 +73,13 @@ def test_load_adapter_takes_the_revision_that_was_trained_on(
 
 
 def test_save_reading_settings_writes_what_training_texts_suggest(tmp_path: Path) -> None:
-    assert save_reading_settings(tmp_path, ["甲" * 70, "乙"]) == ReadingSettings(70, None)
+    assert save_reading_settings(tmp_path, ["甲" * 70, "乙"]) == ReadingSettings(70, 1)
     written = json.loads((tmp_path / "extraction.json").read_text(encoding="utf-8"))
-    assert written == {"window_chars": 70, "relations_per_prompt": None}
+    assert written == {
+        "window_chars": 70,
+        "window_sentences": 1,
+        "relations_per_prompt": None,
+    }
 
 
 def test_save_reading_settings_reports_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_save_reading_settings_reports_a_folder_that_is_not_there(tmp_path: Path
         save_reading_settings(tmp_path / "none", [])
 
 
-@pytest.mark.parametrize("name", ["window_chars", "relations_per_prompt"])
+@pytest.mark.parametrize("name", ["window_chars", "window_sentences", "relations_per_prompt"])
 @pytest.mark.parametrize("value", ["9", 0, True, [1]])
 def test_load_adapter_refuses_a_setting_that_is_no_number(
     tmp_path: Path, name: str, value: object

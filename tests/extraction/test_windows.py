@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tripletune.errors import ConfigError
 from tripletune.extraction.windows import (
     Window,
-    choose_window_chars,
+    choose_window,
     iter_sentences,
     iter_windows,
     merge_windows,
@@ -58,11 +58,52 @@ def test_iter_windows_repeats_the_last_clause_of_a_long_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "expected"),
-    [([], 320), ([10] * 5, 64), ([100] * 99 + [900], 100), ([900], 512)],
+    ("texts", "expected"),
+    [
+        ([], (320, None)),
+        (["甲" * 10] * 5, (64, 1)),
+        (["甲" * 100] * 99 + ["甲" * 900], (100, 1)),
+        (["甲" * 900], (512, 1)),
+        (["甲。乙。"] * 6 + ["甲。"] * 94, (64, 2)),
+        (["甲。乙。"] * 5 + ["甲。"] * 95, (64, 1)),
+    ],
 )
-def test_choose_window_chars_goes_by_the_training_texts(lengths: list[int], expected: int) -> None:
-    assert choose_window_chars(lengths) == expected
+def test_choose_window_goes_by_the_training_texts(
+    texts: list[str], expected: tuple[int, int | None]
+) -> None:
+    assert choose_window(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("max_sentences", "expected"),
+    [
+        (1, ["一一。", "二二。", "三三。", "四四。"]),
+        (2, ["一一。二二。", "二二。三三。", "三三。四四。"]),
+        (3, ["一一。二二。三三。", "三三。四四。"]),
+        (4, ["一一。二二。三三。四四。"]),
+    ],
+)
+def test_iter_windows_holds_so_many_sentences(max_sentences: int, expected: list[str]) -> None:
+    windows = iter_windows(
+        "一一。二二。三三。四四。", max_chars=12, max_overlap_chars=5, max_sentences=max_sentences
+    )
+    assert [window.text for window in windows] == expected
+
+
+def test_iter_windows_of_one_sentence_repeat_clauses_of_one_that_is_cut() -> None:
+    windows = iter_windows(
+        "一一，二二，三三，四四，五五。六。", max_chars=9, max_overlap_chars=4, max_sentences=1
+    )
+    assert [window.text for window in windows] == [
+        "一一，二二，三三，",
+        "三三，四四，五五。",
+        "六。",
+    ]
+
+
+def test_iter_windows_refuses_windows_without_sentences() -> None:
+    with pytest.raises(ConfigError, match="max_sentences: 0 is too few"):
+        list(iter_windows("甲", max_chars=4, max_overlap_chars=1, max_sentences=0))
 
 
 def test_iter_sentences_keeps_closing_quotes() -> None:
@@ -74,10 +115,23 @@ def test_iter_sentences_keeps_closing_quotes() -> None:
     ]
 
 
-@given(st.text("甲乙丙，。！\n \x85a.", max_size=200), st.integers(1, 30), st.integers(0, 29))
-def test_iter_windows_covers_the_document(text: str, max_chars: int, overlap: int) -> None:
-    overlap = min(overlap, max_chars - 1)
-    windows = cut(text, max_chars, overlap)
+@given(
+    st.text("甲乙丙，。！\n \x85a.", max_size=200),
+    st.integers(1, 30),
+    st.integers(0, 29),
+    st.none() | st.integers(1, 4),
+)
+def test_iter_windows_covers_the_document(
+    text: str, max_chars: int, overlap: int, max_sentences: int | None
+) -> None:
+    windows = list(
+        iter_windows(
+            text,
+            max_chars=max_chars,
+            max_overlap_chars=min(overlap, max_chars - 1),
+            max_sentences=max_sentences,
+        )
+    )
     end = 0
     for window in windows:
         assert window.start <= end

@@ -79,6 +79,7 @@ class Extractor:
         max_triplets: Most triplets in a window, when constrained.
         window_chars: Longest text that is read at once; a longer one is read in windows. It should
             not be much more than the texts of the training had. None: 320.
+        window_sentences: Most sentences that are read at once. None: as many as the window holds.
         overlap_chars: Most characters that a window repeats of the one before. None: six tenths
             of a window.
         min_confidence: Triplets below are left out; those without confidence are kept.
@@ -107,6 +108,7 @@ class Extractor:
         relations_per_prompt: int | None = None,
         max_triplets: int = 64,
         window_chars: int | None = None,
+        window_sentences: int | None = None,
         overlap_chars: int | None = None,
         min_confidence: float | None = None,
         calibrator: Calibrator | None = None,
@@ -133,6 +135,7 @@ class Extractor:
         self.relations_per_prompt = relations_per_prompt
         self.max_triplets = max_triplets
         self.window_chars = _WINDOW_CHARS if window_chars is None else window_chars
+        self.window_sentences = window_sentences
         self.overlap_chars = self.window_chars * 6 // 10 if overlap_chars is None else overlap_chars
         self.min_confidence = min_confidence
         self.calibrator = calibrator
@@ -179,7 +182,10 @@ class Extractor:
             adapter_dir, base_model=base_model, quantize=quantize, device=device, dtype=dtype
         )
         options.setdefault("calibrator", load_calibrator(adapter_dir))
-        for name, value in asdict(loaded.reading).items():
+        reading = loaded.reading
+        if options.get("window_chars") is not None:
+            reading = replace(reading, window_sentences=None)
+        for name, value in asdict(reading).items():
             if options.get(name) is None:
                 options[name] = value
         relations = loaded.schema if relations is None else relations
@@ -365,7 +371,10 @@ class Extractor:
     def iter_windows(self, text: str) -> Iterator[Window]:
         """The windows in which a text is read, blank ones left out."""
         windows = iter_windows(
-            text, max_chars=self.window_chars, max_overlap_chars=self.overlap_chars
+            text,
+            max_chars=self.window_chars,
+            max_overlap_chars=self.overlap_chars,
+            max_sentences=self.window_sentences,
         )
         return (window for window in windows if window.text.strip())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tripletune.data.relation_schema import RelationSchema
 from tripletune.errors import AdapterError, OutputError
-from tripletune.extraction.windows import choose_window_chars
+from tripletune.extraction.windows import choose_window
 
 __all__ = [
     "SCHEMA_FILE",
@@ -32,10 +32,12 @@ class ReadingSettings:
 
     Attributes:
         window_chars: Longest text to read at once, in characters; None: not known.
+        window_sentences: The same in sentences.
         relations_per_prompt: How many relations each prompt lists; None: prompts list none.
     """
 
     window_chars: int | None = None
+    window_sentences: int | None = None
     relations_per_prompt: int | None = None
 
 
@@ -69,9 +71,7 @@ def save_reading_settings(
     Raises:
         OutputError: the file cannot be written.
     """
-    settings = ReadingSettings(
-        choose_window_chars([len(text) for text in texts]), relations_per_prompt
-    )
+    settings = ReadingSettings(*choose_window(texts), relations_per_prompt)
     path = Path(adapter_dir) / SETTINGS_FILE
     try:
         path.write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
@@ -138,7 +138,7 @@ def load_adapter(
 def _read_settings(path: Path) -> ReadingSettings:
     record = _read_json(path)
     found = {}
-    for name in ("window_chars", "relations_per_prompt"):
+    for name in ("window_chars", "window_sentences", "relations_per_prompt"):
         value = record.get(name)
         if value is not None and (type(value) is not int or value < 1):
             raise AdapterError(

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tripletune.data.linearize import EMPTY_TARGET
 from tripletune.errors import ConfigError
 from tripletune.schema import Extraction, Span, Triplet
 
-__all__ = ["Window", "choose_window_chars", "iter_sentences", "iter_windows", "merge_windows"]
+__all__ = ["Window", "choose_window", "iter_sentences", "iter_windows", "merge_windows"]
 
 _SENTENCE = re.compile(r"[^。！？!?；;\n]*(?:[。！？!?；;\n]+[”’」』）)\"']*|\Z)")
 _FEWEST_CHARS, _DEFAULT_CHARS, _MOST_CHARS = 64, 320, 512
@@ -42,7 +42,9 @@ class Window:
     text: str
 
 
-def iter_windows(text: str, *, max_chars: int, max_overlap_chars: int) -> Iterator[Window]:
+def iter_windows(
+    text: str, *, max_chars: int, max_overlap_chars: int, max_sentences: int | None = None
+) -> Iterator[Window]:
     """The windows of a document in order; together they cover all of it.
 
     Args:
@@ -50,41 +52,51 @@ def iter_windows(text: str, *, max_chars: int, max_overlap_chars: int) -> Iterat
         max_chars: Longest window; a sentence that is longer is cut, at clauses where possible.
         max_overlap_chars: A window repeats the last sentence of the one before if it is no longer
             than this, else its last clauses; nothing where that leaves no room for the next
-            sentence.
+            sentence. Windows of one sentence repeat nothing but clauses of a sentence that was cut.
+        max_sentences: Most sentences of a window. None: as many as there is room for.
 
     Raises:
-        ConfigError: `max_chars` is below 1, or the overlap is negative or not below it.
+        ConfigError: `max_chars` or `max_sentences` is below 1, or the overlap is negative or not
+            below `max_chars`.
     """
     if max_chars < 1 or not 0 <= max_overlap_chars < max_chars:
         raise ConfigError(
             f"max_chars, max_overlap_chars: {max_chars!r}, {max_overlap_chars!r}; need "
             "0 <= overlap < max_chars"
         )
-    if len(text) <= max_chars:
-        yield Window(0, text)
-        return
-    start, end, last = 0, 0, 0
-    for piece_start, piece_end in _iter_pieces(text, max_chars, max_overlap_chars):
-        if piece_end - start > max_chars:
+    if max_sentences is not None and max_sentences < 1:
+        raise ConfigError(f"max_sentences: {max_sentences!r} is too few; need at least 1")
+    most = len(text) if max_sentences is None else max_sentences
+    start = end = last = count = 0
+    for piece_start, piece_end, is_cut in _iter_pieces(text, max_chars, max_overlap_chars):
+        is_full = count == most and not is_cut
+        if end > start and (piece_end - start > max_chars or is_full):
             yield Window(start, text[start:end])
-            start = _find_overlap(text, last, end, max_overlap_chars)
-            if piece_end - start > max_chars:
-                start = piece_start
-        last, end = piece_start, piece_end
+            start, count = piece_start, int(is_cut)
+            if most > 1 or is_cut:
+                overlap = _find_overlap(text, last, end, max_overlap_chars)
+                if piece_end - overlap <= max_chars:
+                    start, count = overlap, 1
+        last, end, count = piece_start, piece_end, count + (not is_cut)
     yield Window(start, text[start:end])
 
 
-def choose_window_chars(lengths: Sequence[int]) -> int:
-    """The window for a model trained on texts of these lengths, in characters.
+def choose_window(texts: Iterable[str]) -> tuple[int, int | None]:
+    """The longest window, in characters and in sentences, for a model trained on these texts.
 
-    A model reads badly what is much longer than anything it was trained on: with sentences of 29
-    characters on average, windows of 320 lost five triplets in six, windows of 64 one in
-    twenty. So this is a length that 99 of 100 training texts do not exceed, within 64 to 512.
+    A model reads badly what is unlike anything it was trained on: trained on single sentences of
+    29 characters, it lost five triplets in six in windows of 320, and still one in 25 in windows
+    of two sentences. So this is a length that 99 of 100 training texts do not exceed, within 64 to
+    512, and the sentences that 95 of 100 have at most.
     """
+    lengths, counts = [], []
+    for text in texts:
+        lengths.append(len(text))
+        counts.append(sum(1 for _ in iter_sentences(text)))
     if not lengths:
-        return _DEFAULT_CHARS
-    place = min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)
-    return min(max(sorted(lengths)[place], _FEWEST_CHARS), _MOST_CHARS)
+        return _DEFAULT_CHARS, None
+    num_chars = _find_quantile(lengths, 0.99)
+    return min(max(num_chars, _FEWEST_CHARS), _MOST_CHARS), max(1, _find_quantile(counts, 0.95))
 
 
 def iter_sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -126,16 +138,27 @@ def merge_windows(text: str, parts: Iterable[tuple[Window, Extraction]]) -> Extr
     return Extraction(text, tuple(found.values()), output=output, problems=tuple(problems))
 
 
-def _iter_pieces(text: str, max_chars: int, max_overlap_chars: int) -> Iterator[tuple[int, int]]:
-    """Sentences, those that are too long cut behind a clause or, without one, anywhere."""
+def _find_quantile(values: list[int], share: float) -> int:
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def _iter_pieces(
+    text: str, max_chars: int, max_overlap_chars: int
+) -> Iterator[tuple[int, int, bool]]:
+    """Sentences, those that are too long cut behind a clause or, without one, anywhere.
+
+    Each comes with whether it goes on with the sentence before.
+    """
     for start, end in iter_sentences(text):
-        while end - start > max_chars:
+        is_cut = False
+        # What goes on with a sentence leaves room for what is repeated of it.
+        while end - start > max_chars - is_cut * max_overlap_chars:
             limit = start + max_chars - max_overlap_chars
             cut = max(text.rfind(mark, start, limit) for mark in _CLAUSE_ENDS) + 1
             cut = cut if cut > start else limit
-            yield start, cut
-            start = cut
-        yield start, end
+            yield start, cut, is_cut
+            start, is_cut = cut, True
+        yield start, end, is_cut
 
 
 def _find_overlap(text: str, start: int, end: int, max_chars: int) -> int:
