@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.models.fake_hub import serve_hub
-from tripletune.errors import MissingPackageError, ModelError
+from tripletune.errors import ConfigError, MissingPackageError, ModelError
 from tripletune.models.hub import fetch_model
 from tripletune.models.loading import load_model, load_tokenizer
 
@@ -191,3 +191,10 @@ def test_missing_package_of_modelscope_is_named(modelscope, monkeypatch):
     monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(MissingPackageError, match="pip install modelscope"):
         load_tokenizer(MODEL)
+
+
+def test_unknown_hub_is_refused(monkeypatch):
+    monkeypatch.setenv("TRIPLETUNE_HUB", "modelscop")
+    message = "TRIPLETUNE_HUB: 'modelscop' is unknown; accepted are 'huggingface' and 'modelscope'"
+    with pytest.raises(ConfigError, match=message):
+        fetch_model(MODEL, weights=False)

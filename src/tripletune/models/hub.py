@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tripletune.errors import MissingPackageError, ModelError
+from tripletune.errors import ConfigError, MissingPackageError, ModelError
 
 __all__ = ["REMEDIES", "fetch_model"]
 
@@ -49,11 +49,17 @@ def fetch_model(name: str, *, revision: str | None = None, weights: bool) -> Pat
         weights: Whether the weights are needed too, not the configuration and vocabulary alone.
 
     Raises:
+        ConfigError: `TRIPLETUNE_HUB` names neither.
         ModelError: there is no such model or revision, or it cannot be fetched.
         MissingPackageError: ModelScope is asked for and its package is not installed.
     """
-    if os.environ.get("TRIPLETUNE_HUB") == "modelscope":
+    hub = os.environ.get("TRIPLETUNE_HUB") or "huggingface"
+    if hub == "modelscope":
         return _fetch_from_modelscope(name, revision)
+    if hub != "huggingface":
+        raise ConfigError(
+            f"TRIPLETUNE_HUB: {hub!r} is unknown; accepted are 'huggingface' and 'modelscope'"
+        )
     return _fetch_from_hugging_face(name, revision, weights)
 
 
