@@ -16,6 +16,7 @@ import gc
 import json
 import random
 import statistics
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stock-4": {"batch": 4, "checkpoint": True},
     "stock-16": {"batch": 16, "checkpoint": True},
     "packed": {"row": 8192},
+    "packed-static": {"row": 8192, "dynamic": False},
     "packed-kept": {"row": 8192, "keep": True},
     "packed-flex": {"row": 8192, "attention": "flex_attention"},
     "packed-fp8": {"row": 8192, "fp8": True},
@@ -167,6 +169,7 @@ def measure(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             tokens += sum(map(len, batch))
+        clock = read_clock()  # while the card is still at work
         torch.cuda.synchronize()
         rates.append(tokens / (time.perf_counter() - started))
         if len(rates) == 1:
@@ -178,7 +181,21 @@ def measure(
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
         "warmup_seconds": warm_seconds,
         "loss": loss.item(),
+        **clock,
     }
+
+
+def read_clock() -> dict[str, float]:
+    """Clock in MHz and power in W at this moment; empty where nvidia-smi is missing."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=clocks.sm,power.draw", "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    clock, power = answer.stdout.splitlines()[0].split(",")
+    return {"clock_mhz": float(clock), "watts": float(power)}
 
 
 def profile_step(model: Any, batch: list[TokenizedExample], collate: Any) -> str:
@@ -243,7 +260,7 @@ def main() -> None:
             accelerate_layers(
                 model, keep_weights=variant.get("keep", False), in_fp8=variant.get("fp8", False)
             )
-            speed_up_network(model)
+            speed_up_network(model, dynamic=variant.get("dynamic", True))
             if "attention" in variant:
                 base.set_attn_implementation(variant["attention"])
             if variant.get("offload"):
