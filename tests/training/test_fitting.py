@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.training.small_runs import (
 from tests.training.test_run_state import STATE
 from tripletune.config import TrainingSettings
 from tripletune.errors import ResourceError
+from tripletune.training import fitting as area
 from tripletune.training.fitting import GpuFit, count_training_tokens, describe_run
 from tripletune.training.plan import RunPlan
 
@@ -90,6 +92,32 @@ def test_trial_without_memory_takes_a_smaller_plan_and_tries_that(fit, caplog):
         for plan in trials.used
     )
     assert sum("显存不足" in message for message in caplog.messages) == 2
+
+
+@pytest.mark.parametrize("elsewhere", [None, 23 * GB])
+def test_trial_of_another_process_counts(fit, monkeypatch, elsewhere):
+    """One process that has no memory, or little, gives all of them the smaller plan."""
+    others = iter([elsewhere, 9 * GB])
+    monkeypatch.setattr(area, "gather_over_ranks", lambda value: [value, next(others)])
+    planned = fit.plan
+    trials = Trials(10 * GB, 9 * GB)
+    correct(fit, trials)
+    assert len(trials.used) == 2
+    first, second = trials.used
+    assert first == planned
+    assert (second.batch_size, -second.policy.checkpointed) < (
+        first.batch_size,
+        -first.policy.checkpointed,
+    )
+
+
+def test_processes_plan_for_the_fullest_card_and_one_speed(monkeypatch):
+    slow = replace(CARD, name="other", flops=CARD.flops / 2)
+    monkeypatch.setattr(area, "measure_device", lambda device: slow)
+    monkeypatch.setattr(area, "find_available_bytes", lambda device: 24 * GB)
+    monkeypatch.setattr(area, "gather_over_ranks", lambda value: [(CARD, 30 * GB), value])
+    here = GpuFit.on_device(build_run(batch_size=8), "cuda:1")
+    assert here.plan == GpuFit(build_run(batch_size=8), CARD, available=24 * GB).plan
 
 
 def test_trial_that_needs_more_than_is_usable_plans_again_with_what_it_showed(fit):

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,13 +15,14 @@ from safetensors.torch import load_file
 from tests.training.small_runs import Killed, build_small_settings, read_history, train
 from tripletune.models.loading import load_model
 from tripletune.training import checkpoints
-from tripletune.training.ranks import map_over_ranks
+from tripletune.training.ranks import gather_over_ranks, map_over_ranks
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
 def test_one_process_does_everything():
     assert map_over_ranks(lambda items: [item + 1 for item in items], [1, 2, 3]) == [2, 3, 4]
+    assert gather_over_ranks("here") == ["here"]
 
 
 def train_on_two(
@@ -67,30 +67,6 @@ def find_free_port() -> int:
         return port
 
 
-def train_by_two_one_and_two(
-    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, *fields: str, **changes: Any
-) -> tuple[Path, Path]:
-    """Output folders of a training that two processes begin, one continues and two end; of one."""
-    monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
-    monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
-    settings = build_small_settings(
-        folder, model, lora_dropout=0.0, resume_from_checkpoint="auto", **changes
-    )
-    train(settings.changed(output_dir=folder / "whole"))
-
-    assert train_on_two(folder, model, settings.output_dir, *fields, stop_at=5) != 0
-    assert (settings.output_dir / "checkpoint-5").is_dir()
-
-    def kill(trainer: object, step: int) -> None:
-        if step == 10:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(settings, kill)
-    assert train_on_two(folder, model, settings.output_dir, *fields, num_machines=2) == 0
-    return settings.output_dir, folder / "whole"
-
-
 def check_same_training(output: Path, whole: Path) -> None:
     actual, expected = read_history(output), read_history(whole)
     for one, other in zip(actual, expected, strict=True):
@@ -106,24 +82,37 @@ def check_same_training(output: Path, whole: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_one_and_two_machines_have_the_losses_of_one(
+def test_two_processes_two_machines_and_one_have_the_losses_of_one(
     tmp_path, tiny_model_dir, monkeypatch
 ):
-    output, whole = train_by_two_one_and_two(tmp_path, tiny_model_dir, monkeypatch)
-    check_same_training(output, whole)
-
-
-@pytest.mark.slow
-def test_two_processes_that_share_the_weights_have_the_losses_of_one(
-    tmp_path, tiny_model_dir, monkeypatch
-):
-    fields = ("fsdp=true", "load_in_4bit=true")
-    output, whole = train_by_two_one_and_two(
-        tmp_path, tiny_model_dir, monkeypatch, *fields, load_in_4bit=True
+    """Two that share the weights begin, two machines and one process continue, two again end."""
+    monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
+    monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
+    settings = build_small_settings(
+        tmp_path,
+        tiny_model_dir,
+        lora_dropout=0.0,
+        resume_from_checkpoint="auto",
+        load_in_4bit=True,
     )
+    output, whole = settings.output_dir, tmp_path / "whole"
+    train(settings.changed(output_dir=whole))
+
+    quantised, shared = "load_in_4bit=true", "fsdp=true"
+    folders = (tmp_path, tiny_model_dir, output)
+    assert train_on_two(*folders, quantised, shared, stop_at=5) != 0
+    assert (output / "checkpoint-5").is_dir()
+    assert train_on_two(*folders, quantised, stop_at=9, num_machines=2) != 0
+    assert (output / "checkpoint-9").is_dir()
+
+    def kill(trainer: object, step: int) -> None:
+        if step == 13:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(settings, kill)
+    assert train_on_two(*folders, quantised, shared) == 0
+
     check_same_training(output, whole)
-    assert list(load_file(output / "adapter_model.safetensors")) == list(
-        load_file(whole / "adapter_model.safetensors")
-    )
     tuned = PeftModel.from_pretrained(load_model(str(tiny_model_dir), quantize=True), output)
     assert len([n for n, _ in tuned.named_parameters() if "lora_" in n]) == 4

@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.training.small_runs import SmallRun, build_small_settings
-from tripletune.training.ranks import map_over_ranks
+from tripletune.training.ranks import gather_over_ranks, map_over_ranks
 
 
 class Run(SmallRun):
@@ -24,6 +24,8 @@ class Run(SmallRun):
         numbers = list(range(7))
         doubled = map_over_ranks(lambda share: [2 * number for number in share], numbers)
         assert doubled == [2 * number for number in numbers]
+        size = int(os.environ["WORLD_SIZE"])
+        assert gather_over_ranks(os.environ["RANK"]) == [str(rank) for rank in range(size)]
         return super().score()
 
 

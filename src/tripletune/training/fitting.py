@@ -15,6 +15,7 @@ from tripletune.data.relation_schema import RelationSchema
 from tripletune.errors import ResourceError
 from tripletune.training.network_size import NetworkSize, read_network_size
 from tripletune.training.plan import PlannedRun, RunPlan, plan_run
+from tripletune.training.ranks import gather_over_ranks, join_ranks
 from tripletune.training.rows import DataLengths
 from tripletune.training.run_state import RUN_STATE_FILE, read_run_state
 from tripletune.training.speed import DeviceSpeed, measure_device
@@ -124,8 +125,10 @@ class GpuFit:
 
     @classmethod
     def on_device(cls, run: PlannedRun, device: Any) -> GpuFit:
-        """For the GPU at hand, whose speed is measured."""
-        return cls(run, measure_device(device), available=find_available_bytes(device))
+        """For the GPU at hand, whose speed is measured; the same in all processes of the run."""
+        join_ranks()
+        found = gather_over_ranks((measure_device(device), find_available_bytes(device)))
+        return cls(run, found[0][0], available=min(available for _, available in found))
 
     def continue_from(self, settings: TrainingSettings, checkpoint: Path) -> None:
         """Plans again with the micro-batch of the run that is continued, where that fits.
@@ -203,7 +206,7 @@ class GpuFit:
         for _ in range(_MOST_TRIALS):
             plan = self.plan
             use_plan(plan)
-            measured = trial(model, build_batch(plan.examples))
+            measured = _largest(gather_over_ranks(trial(model, build_batch(plan.examples))))
             if measured is not None and measured == 0:
                 return plan  # the device does not count
             fixed = plan.training.weights + plan.training.adapter
@@ -236,6 +239,12 @@ class GpuFit:
             f"memory: {_MOST_TRIALS} plans in a row did not fit the GPU; close other programs that "
             "use it, or use a smaller --max_source_length"
         )
+
+
+def _largest(peaks: Sequence[int | None]) -> int | None:
+    """The largest peak of all processes; None when one of them had no memory for it."""
+    known = [peak for peak in peaks if peak is not None]
+    return max(known) if len(known) == len(peaks) else None
 
 
 def _divide(size: NetworkSize, num_ranks: int) -> NetworkSize:

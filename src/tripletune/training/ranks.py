@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["map_over_ranks"]
+__all__ = ["gather_over_ranks", "join_ranks", "map_over_ranks"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def join_ranks() -> None:
+    """Connects the processes that `torchrun` started; nothing without it."""
+    if "RANK" not in os.environ:
+        return
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available())
+
+
+def gather_over_ranks(value: Item) -> list[Item]:
+    """Every process's value in the order of the processes; all processes get all of them."""
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def map_over_ranks(
@@ -25,7 +47,5 @@ def map_over_ranks(
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return list(function(items))
     size = dist.get_world_size()
-    mine = list(function(items[dist.get_rank() :: size]))
-    shares: list[Any] = [None] * size
-    dist.all_gather_object(shares, mine)
+    shares = gather_over_ranks(list(function(items[dist.get_rank() :: size])))
     return [shares[number % size][number // size] for number in range(len(items))]

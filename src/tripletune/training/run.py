@@ -257,6 +257,7 @@ class TrainingRun:
                 relations=self.schema,
                 relations_per_prompt=self.settings.relations_per_prompt,
                 halving=not self.settings.fsdp,
+                use_cuda_graphs=not self.settings.fsdp,
                 **({} if self._fit is None else {"batch_size": self._fit.plan.generation_batch}),
             )
 
@@ -273,6 +274,7 @@ class TrainingRun:
                 max_new_tokens=self.settings.max_target_length,
                 relations=self.schema,
                 relations_per_prompt=self.settings.relations_per_prompt,
+                use_cuda_graphs=not self.settings.fsdp,
             )
             return extractor.extract(texts)
 

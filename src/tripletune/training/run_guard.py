@@ -18,6 +18,7 @@ from tripletune.training.checkpoints import (
 )
 from tripletune.training.faults import explain_fault
 from tripletune.training.lock import RunLock
+from tripletune.training.ranks import join_ranks
 from tripletune.training.signals import StopRequest
 
 __all__ = ["choose_checkpoint", "guard_run", "match_ranks"]
@@ -115,7 +116,7 @@ def _wait_for_ranks() -> None:
     """Until every process of a distributed run is here, so that all see the same checkpoints."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
-    import torch
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+    join_ranks()
+    PartialState().wait_for_everyone()

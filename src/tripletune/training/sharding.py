@@ -16,6 +16,7 @@ evaluation, `lockstep` has those that are done gather along with the others.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from tripletune.errors import ConfigError
+from tripletune.training.ranks import join_ranks
 
 __all__ = [
     "count_bytes",
@@ -35,6 +37,8 @@ __all__ = [
     "shard_frozen_weights",
     "wrap_for_gradients",
 ]
+
+logger = logging.getLogger("tripletune")
 
 _LOADING = timedelta(hours=6)
 """How long one process waits while others load."""
@@ -54,9 +58,7 @@ def join_processes(*, compute: str) -> None:
         )
     if compute == "fp8":
         raise ConfigError("compute: 'fp8' needs whole weights; leave it out, or leave out --fsdp")
-    from accelerate import PartialState
-
-    PartialState(cpu=not torch.cuda.is_available())
+    join_ranks()
 
 
 def load_sharded(load: Callable[[], Any], device: torch.device) -> Any:
@@ -83,6 +85,8 @@ def load_sharded(load: Callable[[], Any], device: torch.device) -> Any:
         # Memory that is first taken inside an evaluation could not be trained with.
         unit.unshard()
         unit.reshard()
+    held, gathered = (size / 2**30 for size in count_bytes(model))
+    logger.info("FSDP: 每个进程保存 %.2f GiB 权重，一次最多收集 %.2f GiB", held, gathered)
     return model
 
 
