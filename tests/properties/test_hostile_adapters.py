@@ -16,7 +16,7 @@ from tripletune.data.schema_files import load_schema
 from tripletune.errors import TripletuneError
 from tripletune.extraction.calibration import load_calibrator
 from tripletune.extraction.loading import load_adapter
-from tripletune.training.resumable import RUN_STATE_FILE, _read_run_state
+from tripletune.training.run_state import RUN_STATE_FILE, read_run_state
 from tripletune.training.run_record import find_changed_data
 
 NUM_INPUTS = int(os.environ.get("TRIPLETUNE_FUZZ_INPUTS", "100"))
@@ -101,7 +101,7 @@ READERS = {
     "extraction.json": (READING, load_adapter_without_model),
     "calibration.json": (CALIBRATION, load_calibrator),
     "run.json": (RUN, show_run),
-    RUN_STATE_FILE: (STATE, lambda folder: _read_run_state(folder / RUN_STATE_FILE)),
+    RUN_STATE_FILE: (STATE, lambda folder: read_run_state(folder / RUN_STATE_FILE)),
 }
 
 
