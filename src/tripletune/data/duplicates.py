@@ -7,7 +7,6 @@ large as the texts themselves.
 
 from __future__ import annotations
 
-import mmap
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -187,23 +186,22 @@ class TextIndex:
         if self._offsets[-1] == 0 or self._threshold is None:
             return
         forms = np.frombuffer(self._form_hashes, dtype=np.int64)
-        with mmap.mmap(self._texts.fileno(), 0, access=mmap.ACCESS_READ) as texts:
-            for file in self._bands:
-                file.seek(0)
-                keys = np.fromfile(file, dtype=np.uint64)
-                for one, other in _iter_candidates(keys, files, forms, known):
-                    is_leak = bool(files[one] != files[other])
-                    if known[int(is_leak), other]:
-                        continue
-                    similarity = compute_similarity(
-                        self._load_pieces(texts, one), self._load_pieces(texts, other)
-                    )
-                    if similarity >= self._threshold:
-                        known[int(is_leak), other] = True
-                        yield Match(other, one, "near", is_leak, similarity)
+        for file in self._bands:
+            file.seek(0)
+            keys = np.fromfile(file, dtype=np.uint64)
+            for one, other in _iter_candidates(keys, files, forms, known):
+                is_leak = bool(files[one] != files[other])
+                if known[int(is_leak), other]:
+                    continue
+                similarity = compute_similarity(self._load_pieces(one), self._load_pieces(other))
+                if similarity >= self._threshold:
+                    known[int(is_leak), other] = True
+                    yield Match(other, one, "near", is_leak, similarity)
 
-    def _load_pieces(self, texts: mmap.mmap, index: int) -> frozenset[str]:
-        raw = texts[self._offsets[index] : self._offsets[index + 1]]
+    def _load_pieces(self, index: int) -> frozenset[str]:
+        # Read, not mapped: each touch of a mapped file makes 64 KiB of it resident.
+        self._texts.seek(self._offsets[index])
+        raw = self._texts.read(self._offsets[index + 1] - self._offsets[index])
         return split_pieces(raw.decode("utf-8", "surrogatepass"))
 
 
