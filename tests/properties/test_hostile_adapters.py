@@ -16,8 +16,8 @@ from tripletune.data.schema_files import load_schema
 from tripletune.errors import TripletuneError
 from tripletune.extraction.calibration import load_calibrator
 from tripletune.extraction.loading import load_adapter
-from tripletune.training.run_state import RUN_STATE_FILE, read_run_state
 from tripletune.training.run_record import find_changed_data
+from tripletune.training.run_state import RUN_STATE_FILE, read_run_state
 
 NUM_INPUTS = int(os.environ.get("TRIPLETUNE_FUZZ_INPUTS", "100"))
 RUN = {
