@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -56,7 +57,9 @@ def observe(folder: Path, model_dir: Path, *, rank: int, **changes: Any) -> dict
         folder, model_dir, load_in_4bit=True, max_target_length=60, lora_dropout=0.0, **changes
     )
     run = TrainingRun(settings)
-    run.setup_model_and_tokenizer()
+    # As on a GPU: what is not packed in bf16, so that a block is gathered in two dtypes.
+    with patch("tripletune.models.loading.default_dtype", lambda device: torch.bfloat16):
+        run.setup_model_and_tokenizer()
     run.prepare_datasets()
     tokenizer = run.tokenizer
     row = [5, 6, 7, tokenizer.gmask_token_id, tokenizer.bos_token_id, 9, 10]

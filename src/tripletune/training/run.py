@@ -108,6 +108,7 @@ class TrainingRun:
         """The base model with fresh LoRA layers; in host memory when it is to be cut."""
         from tripletune.models.loading import default_dtype, load_model
         from tripletune.training.adapters import add_lora
+        from tripletune.training.sharding import PACKED_DTYPE
 
         settings = self.settings
         dtype = default_dtype(device)
@@ -117,7 +118,7 @@ class TrainingRun:
             device="cpu" if settings.fsdp else device,
             dtype=dtype,
             revision=settings.revision,
-            quant_storage=dtype if settings.fsdp else None,
+            quant_storage=PACKED_DTYPE if settings.fsdp else None,
         )
         logger.info("设置LoRA配置...")
         return add_lora(

@@ -7,8 +7,13 @@ and whole in every process, as in data parallel training: checkpoints and adapte
 files with and without FSDP, and any number of processes continues them. PEFT's
 `fsdp_auto_wrap_policy` is for the flat parameters of FSDP1, and is not needed.
 
-To be cut, NF4 has to lie in a float dtype, `bnb_4bit_quant_storage`; its bits stay the same. The
-scales of NF4 (a thirtieth of the weights), the last norm and the head stay whole.
+To be cut, NF4 has to lie in a float dtype, `bnb_4bit_quant_storage`. It is fp32 and not, as usual,
+the compute dtype: on a GPU FSDP2 copies bf16 in a way that makes all NaN the same, and of packed
+weights seen as bf16 one in a thousand is a NaN. Once, gathered bits are compared with those before.
+The scales of NF4 (a thirtieth of the weights), the last norm and the head stay whole.
+
+Source: https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945,
+https://github.com/pytorch/pytorch/issues/159333.
 
 A forward pass is a conversation of all processes. Where they need different numbers of passes, in
 evaluation, `lockstep` has those that are done gather along with the others.
@@ -26,10 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tripletune.errors import ConfigError
+from tripletune.errors import ConfigError, ModelError
 from tripletune.training.ranks import join_ranks
 
 __all__ = [
+    "PACKED_DTYPE",
     "count_bytes",
     "join_processes",
     "load_sharded",
@@ -40,6 +46,8 @@ __all__ = [
 
 logger = logging.getLogger("tripletune")
 
+PACKED_DTYPE = torch.float32
+"""What packed weights have to lie in."""
 _LOADING = timedelta(hours=6)
 """How long one process waits while others load."""
 
@@ -69,6 +77,9 @@ def load_sharded(load: Callable[[], Any], device: torch.device) -> Any:
     Args:
         load: Gives the model in host memory.
         device: This process's own.
+
+    Raises:
+        ModelError: weights are not what they were when they are gathered.
     """
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
@@ -84,6 +95,7 @@ def load_sharded(load: Callable[[], Any], device: torch.device) -> Any:
     for unit in _find_units(model):
         # Memory that is first taken inside an evaluation could not be trained with.
         unit.unshard()
+        _check_gathered(unit)
         unit.reshard()
     held, gathered = (size / 2**30 for size in count_bytes(model))
     logger.info("FSDP: 每个进程保存 %.2f GiB 权重，一次最多收集 %.2f GiB", held, gathered)
@@ -94,12 +106,12 @@ def shard_frozen_weights(model: Any, mesh: Any, device: torch.device) -> None:
     """Keeps this process's share of a PEFT model's frozen weights, in place; nothing is sent.
 
     Args:
-        model: Whole, on any device; NF4 layers in a float dtype.
+        model: Whole, on any device; NF4 layers in `PACKED_DTYPE`.
         mesh: The processes, in one dimension.
         device: Where the share, and all that is not cut, is moved.
 
     Raises:
-        ConfigError: NF4 weights do not lie in a float dtype.
+        ConfigError: NF4 weights do not lie in `PACKED_DTYPE`.
     """
     from torch.distributed.fsdp import fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -127,14 +139,29 @@ def _lay_packed_weights_open(model: Any, device: torch.device) -> None:
         if not isinstance(layer, bnb.nn.Linear4bit):
             continue
         packed, state = layer.weight, layer.weight.quant_state
-        if not packed.is_floating_point():
+        if packed.dtype != PACKED_DTYPE:
             raise ConfigError(
-                f"bnb_4bit_quant_storage: {name} lies in {packed.dtype}, which cannot be cut; load "
-                "the model with a float dtype"
+                f"bnb_4bit_quant_storage: {name} lies in {packed.dtype}; only {PACKED_DTYPE} is "
+                "gathered with every bit as it was"
             )
         state.to(device)
         layer.quant_state = state
         layer.weight = nn.Parameter(packed.data.as_subclass(Tensor), requires_grad=False)
+        layer.sum_of_bits = _sum_bits(layer.weight)
+
+
+def _sum_bits(packed: Tensor) -> int:
+    return int(packed.detach().view(torch.int32).sum(dtype=torch.int64))
+
+
+def _check_gathered(unit: nn.Module) -> None:
+    for name, layer in unit.named_modules():
+        expected = getattr(layer, "sum_of_bits", None)
+        if expected is not None and _sum_bits(layer.weight) != expected:
+            raise ModelError(
+                f"fsdp: the packed weight of {name} has changed on being gathered; torch "
+                f"{torch.__version__} cannot divide 4-bit weights on this device: leave out --fsdp"
+            )
 
 
 def _is_cut(tensor: Tensor) -> bool:
