@@ -321,11 +321,10 @@ class TrainingRun:
             save_minutes=settings.save_minutes,
             clock=self._clock,
         )
-        from transformers.trainer_callback import PrinterCallback
-        from transformers.trainer_callback import ProgressCallback as StockProgressCallback
+        from transformers import trainer_callback as stock
 
-        trainer.remove_callback(StockProgressCallback)
-        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(stock.ProgressCallback)
+        trainer.remove_callback(stock.PrinterCallback)
         trainer.add_callback(ProgressCallback())
         trainer.add_callback(HistoryCallback(settings.output_dir))
         for name in choose_trackers(settings.report_to):
