@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -113,7 +115,9 @@ def test_extract_under_torchrun_writes_the_bytes_of_one_process(
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(script), "extract"]
     command += [*map(str, flags), "--output", str(tmp_path / "two.jsonl")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    # torchrun would give each process one thread, and sums of another order round differently.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     # One process speaks for all.
     assert done.stderr.count("40 条记录写入") == 1
