@@ -68,6 +68,20 @@ def test_no_label_gives_zero_loss_and_gradients():
     assert torch.equal(gradient, torch.zeros_like(states))
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_places_beyond_the_labels_add_nothing(wrapped):
+    hidden, labels = make_inputs()
+    head = nn.Linear(16, 11, bias=False)
+    labelled = find_labelled(labels, int((labels[:, 1:] != -100).sum()) + 3)
+    assert (labelled.targets == -100).sum() == 3
+    states, other = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    loss = compute_causal_loss(states, nn.Sequential(head) if wrapped else head, labelled)
+    expected = whole_loss(other, head.weight, labels)
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, states)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, other)[0])
+
+
 def test_frozen_head_gets_no_gradient():
     hidden, labels = make_inputs()
     head = nn.Linear(16, 11, bias=False).requires_grad_(False)

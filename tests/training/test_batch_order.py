@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tripletune.data.collate import PaddedCollator
+from tripletune.data.collate import PackedCollator, PaddedCollator
 from tripletune.data.encode import TokenizedExample
+from tripletune.models.loading import load_model
 from tripletune.training.batch_order import CollateOrBlank, RankBatches, ShuffledOrder
 
 
@@ -110,3 +111,13 @@ def test_collate_makes_a_batch_without_labels_of_nothing():
     assert blank["input_ids"].tolist() == [[5, 6, 7, 8]]
     assert blank["labels"].tolist() == [[-100] * 4]
     assert torch.equal(collate([example])["labels"], torch.tensor([[-100, -100, 7, 8]]))
+
+
+def test_batch_of_nothing_adds_no_loss_where_labels_are_counted_beforehand(tiny_model_dir):
+    model = load_model(str(tiny_model_dir), quantize=False)
+    example = TokenizedExample([50, 60, model.config.gmask_token_id, 8, 9], 4)
+    blank = CollateOrBlank(PackedCollator(3, "two_rows", 4, count_labels=True), example)([])
+    loss = model(**blank, num_items_in_batch=7).loss
+    loss.backward()
+    assert loss.item() == 0.0
+    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)

@@ -67,6 +67,18 @@ def test_progress_goes_on_where_a_resumed_run_stands(progress, capsys):
     assert "6/10" in capsys.readouterr().err
 
 
+def test_progress_of_a_resumed_run_counts_no_tokens_of_the_start_before(
+    progress, capsys, monkeypatch
+):
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr("tripletune.training.callbacks.time.perf_counter", lambda: next(clock))
+    progress.on_train_begin(None, build_state(global_step=6, num_input_tokens_seen=7000), None)
+    last = build_state(global_step=7, num_input_tokens_seen=8230)
+    progress.on_step_end(None, last, None)
+    progress.on_train_end(None, last, None)
+    assert "123 tokens/s" in capsys.readouterr().err
+
+
 def test_progress_is_silent_on_other_ranks(progress, capsys):
     state = build_state(is_world_process_zero=False)
     progress.on_train_begin(None, state, None)

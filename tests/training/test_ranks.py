@@ -16,6 +16,7 @@ from tests.training.small_runs import Killed, build_small_settings, read_history
 from tripletune.models.loading import load_model
 from tripletune.training import checkpoints
 from tripletune.training.ranks import gather_over_ranks, map_over_ranks
+from tripletune.training.run_record import read_run_record
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
@@ -73,6 +74,8 @@ def check_same_training(output: Path, whole: Path) -> None:
         # The Trainer counts epochs in micro-batches, of which two processes have fewer.
         del one["epoch"], other["epoch"]
         assert one == pytest.approx(other, rel=1e-4)
+    results = [read_run_record(folder / "run.json")["result"] for folder in (output, whole)]
+    assert results[0]["tokens"] == results[1]["tokens"]
     ranks = [json.loads((output / f"rank{r}.json").read_text()) for r in (0, 1)]
     scores = [[(r["eval_loss"], r["eval_f1"]) for r in h if "eval_loss" in r] for h in ranks]
     assert scores[0] == scores[1]

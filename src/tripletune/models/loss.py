@@ -25,7 +25,7 @@ class LabelledTokens(NamedTuple):
 
     Attributes:
         places: (N,) where, among all B x S tokens, of those whose next token has a label.
-        targets: (N,) that next token.
+        targets: (N,) that next token; -100 for places beyond the number of labels.
     """
 
     places: Tensor
@@ -38,7 +38,8 @@ def find_labelled(labels: Tensor, count: int | None = None) -> LabelledTokens:
     Args:
         labels: (B, S) token ids, -100 where nothing is to be learnt. Shifted here: the token at t
             predicts the label at t + 1.
-        count: How many there are, the first token of each row not counted.
+        count: How many there are, the first token of each row not counted; with more, the places
+            beyond add nothing to the loss.
     """
     targets = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:].flatten()
     ignored = targets == IGNORED_LABEL
@@ -108,7 +109,9 @@ def compute_causal_loss(
         total = _FusedCrossEntropy.apply(hidden, head.weight, targets, chunk_tokens)
     else:
         total = _plain_cross_entropy(hidden, head, targets, chunk_tokens)
-    count = targets.numel() if num_items_in_batch is None else num_items_in_batch
+    count = num_items_in_batch
+    if count is None:
+        count = (targets != IGNORED_LABEL).sum()
     if isinstance(count, Tensor):
         return total / count.to(total.device).clamp(min=1)
     return total / max(count, 1)
@@ -156,9 +159,10 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     """Summed cross entropy (fp32) of (N, V) logits, and its gradient in their dtype."""
     scores = logits.float()
     log_total = scores.logsumexp(dim=-1, keepdim=True)  # (N, 1)
-    loss = (log_total - scores.gather(1, targets[:, None])).sum()
+    is_learnt = (targets != IGNORED_LABEL)[:, None]  # (N, 1)
+    loss = ((log_total - scores.gather(1, targets.clamp(min=0)[:, None])) * is_learnt).sum()
     is_target = torch.arange(scores.shape[1], device=scores.device) == targets[:, None]
-    gradient = (scores - log_total).exp() - is_target.float()
+    gradient = ((scores - log_total).exp() - is_target.float()) * is_learnt
     return loss, gradient.to(logits.dtype)
 
 

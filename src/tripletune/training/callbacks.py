@@ -33,6 +33,7 @@ class ProgressCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._started = time.perf_counter()
+        self._tokens_before = state.num_input_tokens_seen
         self._bar = tqdm(
             total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True
         )
@@ -42,7 +43,7 @@ class ProgressCallback(TrainerCallback):
         if self._bar is None:
             return
         elapsed = time.perf_counter() - self._started
-        tokens = getattr(state, "num_input_tokens_seen", 0)
+        tokens = state.num_input_tokens_seen - self._tokens_before
         self._bar.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s", refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 

@@ -12,7 +12,7 @@ from typing import Any
 from tripletune.config import TrainingSettings
 from tripletune.errors import OutputError
 from tripletune.schema import Example
-from tripletune.training.ranks import map_over_ranks
+from tripletune.training.ranks import gather_over_ranks, map_over_ranks
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 from tripletune.training.startup import StartupClock
@@ -236,8 +236,17 @@ class TrainingRun:
             "train_seconds": round(self.trainer.train_seconds, 2),
             "startup_seconds": {k: round(v, 2) for k, v in self._clock.parts.items()},
             "skipped_steps": self.trainer.skipped_steps,
+            "ranks": gather_over_ranks(self._describe_rank()),
             **({} if self._fit is None else {"plan": self._fit.plan.summary()}),
         }
+
+    def _describe_rank(self) -> dict[str, int]:
+        """What this process did since it started: tokens learnt from, and its GPU's peak memory."""
+        import torch
+
+        device = self.model.device
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        return {"tokens": self.trainer.rank_tokens, "peak_bytes": peak}
 
     @property
     def num_scored(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+from transformers.trainer_callback import TrainerCallback
 
 from tripletune.data.cache import EncodedFile
 from tripletune.data.encode import TokenizedExample
@@ -74,6 +75,9 @@ class TripletTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = True
         self._scorer = scorer
         self._group_by_length = group_by_length
+        self.rank_tokens = 0
+        """Tokens that this process alone has learnt from since its start."""
+        self.add_callback(_TokenCounter(self))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -86,9 +90,7 @@ class TripletTrainer(ResumableTrainer):
         self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """As the Trainer; also counts the real tokens for tokens/s."""
-        mask = inputs.get("attention_mask")
-        tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
-        self.state.num_input_tokens_seen += tokens
+        self.rank_tokens += self._count_tokens(inputs)
         started = time.perf_counter()
         first = nullcontext() if self._clock is None else self._clock.measure("第一步")
         self._clock = None
@@ -96,6 +98,12 @@ class TripletTrainer(ResumableTrainer):
             loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         self.train_seconds += time.perf_counter() - started
         return loss
+
+    def _count_tokens(self, inputs: dict[str, Any]) -> int:
+        if self.args.world_size > 1 and not bool((inputs["labels"] != -100).any()):
+            return 0  # what `CollateOrBlank` makes of nothing
+        mask = inputs.get("attention_mask")
+        return inputs["input_ids"].numel() if mask is None else int(mask.sum())
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """0: nobody reads the count, for which every parameter would be visited at every step."""
@@ -158,6 +166,20 @@ class TripletTrainer(ResumableTrainer):
         with self.compute_loss_context_manager():
             outputs = self.model(**self._prepare_inputs(batch), num_items_in_batch=1)
         return float(outputs["loss"])
+
+
+class _TokenCounter(TrainerCallback):
+    """Adds the tokens of a step on all ranks to the state, before other callbacks show them."""
+
+    def __init__(self, trainer: TripletTrainer) -> None:
+        self._trainer = trainer
+        self._num_counted = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called once a step, on every rank."""
+        new = self._trainer.rank_tokens - self._num_counted
+        self._num_counted += new
+        state.num_input_tokens_seen += int(self._trainer.sum_over_ranks(torch.tensor(new)))
 
 
 class LengthGroupedSampler(Sampler[int]):
