@@ -54,8 +54,9 @@ def compute_gradients(model: Any, row: list[int]) -> list[float]:
 def observe(folder: Path, model_dir: Path, *, rank: int, **changes: Any) -> dict[str, Any]:
     """What there is to compare with one process; rank 1 makes other forward passes than rank 0."""
     settings = build_small_settings(
-        folder, model_dir, load_in_4bit=True, max_target_length=60, lora_dropout=0.0, **changes
-    )
+        folder, model_dir, load_in_4bit=True, max_target_length=60, lora_dropout=0.0,
+        eval_batch_size=32, **changes,
+    )  # fmt: skip
     run = TrainingRun(settings)
     # As on a GPU: what is not packed in bf16, so that a block is gathered in two dtypes.
     with patch("tripletune.models.loading.default_dtype", lambda device: torch.bfloat16):
@@ -71,13 +72,16 @@ def observe(folder: Path, model_dir: Path, *, rank: int, **changes: Any) -> dict
         losses = compute_losses(run.model, rows)
         written = generate_greedy(run.model, rows, options)
     gradients = compute_gradients(run.model, rows[0])
+    # One sentence and one batch: the other process has nothing to extract from or evaluate.
+    run.validation_examples = run.validation_examples[:1]
+    metrics = run._build_trainer().evaluate()
     return {
+        "evaluation": [value for name, value in metrics.items() if name != "eval_runtime"],
         "gradients": gradients,
         "weights": hash_weights(run.model),
         "bytes": count_bytes(run.model),
         "losses": losses,
         "written": [one.token_ids for one in written],
-        "score": run.score(),
     }
 
 

@@ -138,6 +138,6 @@ def test_two_processes_share_the_weights_and_see_the_whole_model(tmp_path, tiny_
         # Half of the blocks and of the embeddings lie elsewhere; one of them at a time is gathered.
         assert held == held_alone - (blocks + embeddings) // 2
         assert gathered == embeddings
-        for name in ("losses", "gradients"):
+        for name in ("losses", "gradients", "evaluation"):
             assert seen[rank].pop(name) == pytest.approx(whole.pop(name), rel=1e-5)
         assert seen[rank] == json.loads(json.dumps(whole))

@@ -256,9 +256,8 @@ class TrainingRun:
     def score(self) -> dict[str, float]:
         """Strict precision, recall and F1 of the model as it is on validation sentences."""
         from tripletune.training.acceleration import plain_attention
-        from tripletune.training.sharding import lockstep
 
-        with plain_attention(self.model), lockstep(self.model):
+        with plain_attention(self.model):
             return score_model(
                 self.model,
                 self.tokenizer,
@@ -403,8 +402,10 @@ def score_model(
 ) -> dict[str, float]:
     """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction.
 
+    Under torchrun the examples are divided among the processes, all of which call this.
+
     Args:
-        model: Of any kind the `Extractor` takes.
+        model: Of any kind the `Extractor` takes, or with frozen weights that the processes share.
         tokenizer: Its tokenizer.
         examples: Texts and gold triplets.
         halving: Whether a batch that does not fit the memory is done in halves.
@@ -413,14 +414,17 @@ def score_model(
     from tripletune.evaluation import evaluate
     from tripletune.extraction.extractor import Extractor
     from tripletune.training.faults import extract_within_memory
+    from tripletune.training.sharding import lockstep
 
     extractor = Extractor(model, tokenizer, **options)
-    extractions = map_over_ranks(
-        lambda texts: (
-            extract_within_memory(extractor, texts) if halving else extractor.extract(texts)
-        ),
-        [example.text for example in examples],
-    )
+
+    def extract(texts: Sequence[str]) -> list[Any]:
+        with lockstep(model):
+            return (
+                extract_within_memory(extractor, texts) if halving else extractor.extract(texts)
+            )
+
+    extractions = map_over_ranks(extract, [example.text for example in examples])
     strict = evaluate(examples, extractions).strict
     return {
         "precision": strict.precision or 0.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tripletune.training.sharding import lockstep, wrap_for_gradients
 from tripletune.training.trainer import TripletTrainer
@@ -24,9 +24,9 @@ class ShardedTrainer(TripletTrainer):
         )
         return wrap_for_gradients(prepared, self.args.device)
 
-    def _mean_loss(self, eval_dataset: Any) -> float:
+    def _sum_losses(self, dataset: Any) -> Tensor:
         with lockstep(self.model):
-            return super()._mean_loss(eval_dataset)
+            return super()._sum_losses(dataset)
 
     def _summed_loss(self, batch: dict[str, Any]) -> float:
         # What does not fit ends the run: a pass given up half-way leaves the others waiting.

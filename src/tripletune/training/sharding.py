@@ -204,7 +204,8 @@ def wrap_for_gradients(model: Any, device: torch.device) -> nn.Module:
 def lockstep(model: nn.Module) -> Iterator[None]:
     """Forward passes inside without gradients, in every process as many as it needs.
 
-    All processes have to enter. Nothing happens for a model that is not cut.
+    All processes have to enter, and none may wait for the others inside in any other way. Nothing
+    happens for a model that is not cut.
     """
     units = _find_units(model)
     if not units:

@@ -135,7 +135,12 @@ class TripletTrainer(ResumableTrainer):
     def _mean_loss(self, eval_dataset: Any) -> float:
         """The same for any number of ranks: batches are divided, their losses added in order."""
         self.model.eval()
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        totals = self._sum_losses(self.eval_dataset if eval_dataset is None else eval_dataset)
+        loss, count = self.sum_over_ranks(totals).sum(dim=0).tolist()
+        return float(loss / max(count, 1))
+
+    def _sum_losses(self, dataset: Any) -> Tensor:
+        """(batches, 2), summed loss and number of labels; zero for the batches of other ranks."""
         size = self.args.per_device_eval_batch_size
         starts = range(0, len(dataset), size)
         totals = torch.zeros(len(starts), 2, dtype=torch.float64)
@@ -145,8 +150,7 @@ class TripletTrainer(ResumableTrainer):
             batch = self.data_collator([dataset[index] for index in indices])
             totals[number, 0] = self._summed_loss(batch)
             totals[number, 1] = int((batch["labels"][:, 1:] != -100).sum())
-        loss, count = self.sum_over_ranks(totals).sum(dim=0).tolist()
-        return float(loss / max(count, 1))
+        return totals
 
     def _summed_loss(self, batch: dict[str, Any]) -> float:
         """Summed cross entropy of a batch, in halves when it does not fit the memory."""
