@@ -58,10 +58,13 @@ def test_readme_names_only_flags_that_exist(readme):
     elsewhere |= {
         "free",
         "batch_sizes",
+        "fsdp_steps",
         "gigabytes",
         "graphs",
         "kills",
+        "model",
         "save_kills",
+        "steps",
         "variants",
         "vocabulary",
     }  # of the benchmarks

@@ -15,8 +15,8 @@ import torch
 from tripletune.config import TrainingSettings
 from tripletune.errors import ConfigError, DataError, ModelError, OutputError
 from tripletune.schema import Example, Triplet
-from tripletune.training import run as area
-from tripletune.training.run import TrainingRun, check_output_dir, score_model
+from tripletune.training import scoring
+from tripletune.training.run import TrainingRun, check_output_dir
 
 NOBODY = 65534
 EXAMPLES = [
@@ -52,7 +52,7 @@ def settings(tmp_path, tiny_model_dir) -> TrainingSettings:
 def short_answers(monkeypatch):
     """No generation: an untrained model would write on to its limit."""
     nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
-    monkeypatch.setattr(area, "score_model", lambda *parts, **options: nothing)
+    monkeypatch.setattr(scoring, "score_model", lambda *parts, **options: nothing)
 
 
 def write_checkpoint(folder: Path, step: int) -> Path:
@@ -278,11 +278,3 @@ def test_run_scores_at_most_200_sentences(settings):
     assert run.num_scored == 0
     run.validation_examples = EXAMPLES * 60
     assert run.num_scored == 200
-
-
-def test_score_model_gives_zero_where_nothing_is_predicted(settings):
-    from tripletune.models.loading import load_model_and_tokenizer
-
-    model, tokenizer = load_model_and_tokenizer(settings.model_name, quantize=False, device="cpu")
-    scores = score_model(model, tokenizer, EXAMPLES[:1])
-    assert scores == {"precision": 0.0, "recall": 0.0, "f1": 0.0}

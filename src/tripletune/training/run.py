@@ -12,12 +12,12 @@ from typing import Any
 from tripletune.config import TrainingSettings
 from tripletune.errors import OutputError
 from tripletune.schema import Example
-from tripletune.training.ranks import gather_over_ranks, map_over_ranks
+from tripletune.training.ranks import gather_over_ranks
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 from tripletune.training.startup import StartupClock
 
-__all__ = ["EVAL_SENTENCES", "TrainingRun", "score_model"]
+__all__ = ["EVAL_SENTENCES", "TrainingRun"]
 
 logger = logging.getLogger("tripletune")
 
@@ -256,6 +256,7 @@ class TrainingRun:
     def score(self) -> dict[str, float]:
         """Strict precision, recall and F1 of the model as it is on validation sentences."""
         from tripletune.training.acceleration import plain_attention
+        from tripletune.training.scoring import score_model
 
         with plain_attention(self.model):
             return score_model(
@@ -395,42 +396,6 @@ class TrainingRun:
             logger.info("模型保存在 %s", settings.output_dir)
             self._report_speed()
         return dict(metrics)
-
-
-def score_model(
-    model: Any, tokenizer: Any, examples: Sequence[Example], *, halving: bool = True, **options: Any
-) -> dict[str, float]:
-    """Strict micro precision, recall and F1 (0 where undefined) of greedy extraction.
-
-    Under torchrun the examples are divided among the processes, all of which call this.
-
-    Args:
-        model: Of any kind the `Extractor` takes, or with frozen weights that the processes share.
-        tokenizer: Its tokenizer.
-        examples: Texts and gold triplets.
-        halving: Whether a batch that does not fit the memory is done in halves.
-        **options: As the `Extractor`.
-    """
-    from tripletune.evaluation import evaluate
-    from tripletune.extraction.extractor import Extractor
-    from tripletune.training.faults import extract_within_memory
-    from tripletune.training.sharding import lockstep
-
-    extractor = Extractor(model, tokenizer, **options)
-
-    def extract(texts: Sequence[str]) -> list[Any]:
-        with lockstep(model):
-            return (
-                extract_within_memory(extractor, texts) if halving else extractor.extract(texts)
-            )
-
-    extractions = map_over_ranks(extract, [example.text for example in examples])
-    strict = evaluate(examples, extractions).strict
-    return {
-        "precision": strict.precision or 0.0,
-        "recall": strict.recall or 0.0,
-        "f1": strict.f1 or 0.0,
-    }
 
 
 def check_output_dir(path: Path) -> None:
