@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stock-16": {"batch": 16, "checkpoint": True},
     "packed": {"row": 8192},
     "packed-static": {"row": 8192, "dynamic": False},
+    "packed-uncompiled": {"row": 8192, "compiled": False},
     "packed-kept": {"row": 8192, "keep": True},
     "packed-flex": {"row": 8192, "attention": "flex_attention"},
     "packed-fp8": {"row": 8192, "fp8": True},
@@ -263,7 +264,11 @@ def main() -> None:
             accelerate_layers(
                 model, keep_weights=variant.get("keep", False), in_fp8=variant.get("fp8", False)
             )
-            speed_up_network(model, dynamic=variant.get("dynamic", True))
+            speed_up_network(
+                model,
+                compiled=variant.get("compiled", True),
+                dynamic=variant.get("dynamic", True),
+            )
             if "attention" in variant:
                 base.set_attn_implementation(variant["attention"])
             if variant.get("offload"):

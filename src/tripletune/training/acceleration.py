@@ -81,9 +81,22 @@ def accelerate_layers(
     return ["kept dequantised weights" if keep else "NF4 dequantised in each product"]
 
 
+SAVED_BY_COMPILING = 1.7e-15
+"""Seconds a token and parameter: on an H100, 6.2e9 parameters learn 17,420 tokens/s with the
+elementwise steps as they are and 21,316 with those compiled."""
+COMPILE_SECONDS = 60.0
+
+
 def is_worth_compiling(*, num_parameters: int, num_tokens: int) -> bool:
-    """Whether compiling (half a minute to one and a half) is won back by a run of this size."""
-    return num_tokens >= 300_000 and num_parameters > 10**8
+    """Whether a run of this size wins back what compiling takes.
+
+    Example:
+        >>> is_worth_compiling(num_parameters=6_200_000_000, num_tokens=300_000)
+        False
+        >>> is_worth_compiling(num_parameters=6_200_000_000, num_tokens=30_000_000)
+        True
+    """
+    return SAVED_BY_COMPILING * num_parameters * num_tokens > COMPILE_SECONDS
 
 
 def speed_up_network(
