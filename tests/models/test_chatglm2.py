@@ -74,19 +74,21 @@ def test_module_can_be_imported_before_anything_else():
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
 @pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
 def test_padding_changes_neither_loss_nor_logits(implementation, side):
-    model = build_model(implementation)
-    loss, (first, second) = expected_loss_and_logits(model)
+    loss, (first, second) = expected_loss_and_logits(build_model("eager"))
     mask = pad([[1] * len(FIRST), [1] * len(SECOND)], side)
-    output = model(
-        pad([FIRST, SECOND], side),
-        attention_mask=mask,
-        labels=pad([labels_of(FIRST), labels_of(SECOND)], side, IGNORED),
-        logits_to_keep=0,
-    )
-    assert float(output.loss.detach()) == pytest.approx(loss, rel=1e-5)
+    with torch.compiler.set_stance("force_eager"):
+        output = build_model(implementation)(
+            pad([FIRST, SECOND], side),
+            attention_mask=mask,
+            labels=pad([labels_of(FIRST), labels_of(SECOND)], side, IGNORED),
+            logits_to_keep=0,
+        )
+    assert float(output.loss) == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(output.logits[0], first, rtol=0, atol=1e-5)
     torch.testing.assert_close(output.logits[1][mask[1].bool()], second, rtol=0, atol=1e-5)
 
@@ -107,15 +109,18 @@ def test_packing_changes_neither_loss_nor_logits(implementation, training):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@torch.no_grad()
 def test_packing_with_flex_attention():
-    _, (first, second) = expected_loss_and_logits(build_model())
-    model = build_model("flex_attention").requires_grad_(False)
+    loss, (first, second) = expected_loss_and_logits(build_model())
     with torch.compiler.set_stance("force_eager"):
-        logits = model(
+        output = build_model("flex_attention")(
             torch.tensor([FIRST + SECOND]),
             position_ids=torch.tensor([[*range(len(FIRST)), *range(len(SECOND))]]),
-        ).logits
-    torch.testing.assert_close(logits[0], torch.cat([first, second]), rtol=0, atol=1e-5)
+            labels=torch.tensor([labels_of(FIRST) + labels_of(SECOND)]),
+            logits_to_keep=0,
+        )
+    assert float(output.loss) == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(output.logits[0], torch.cat([first, second]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

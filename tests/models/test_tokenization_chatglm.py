@@ -54,11 +54,13 @@ def test_strings(tokenizer, recorded):
 
 
 def test_pairs(tokenizer, recorded):
+    assert len(recorded["pairs"]) == 4
     for case in recorded["pairs"]:
         build = tokenizer.build_inputs_with_special_tokens
         assert build(case["a_ids"], case["b_ids"]) == case["build_inputs_with_special_tokens"]
         assert build(case["a_ids"]) == case["build_single"]
         assert dict(tokenizer(case["a"], text_pair=case["b"])) == case["call_pair"]
+        assert tokenizer.decode(build(case["a_ids"], case["b_ids"])) == case["decode_full"]
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -72,6 +74,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_batches(tokenizer, recorded, setting):
+    assert len(recorded["batches"]) == 4
     for batch in recorded["batches"]:
         ours = readable(tokenizer(batch["texts"], **SETTINGS[setting]))
         assert ours == batch[setting]
@@ -98,6 +101,7 @@ def readable(encoded: Any) -> dict[str, Any]:
 
 
 def test_chat_prompts(tokenizer, recorded):
+    assert len(recorded["chat"]) == 3
     for case in recorded["chat"]:
         history = [tuple(turn) for turn in case["history"]]
         assert tokenizer.build_prompt(case["query"], history) == case["prompt"]
@@ -113,6 +117,9 @@ def test_special_ids(tokenizer, recorded):
     assert tokenizer.pad_token_id == recorded["pad_token_id"]
     assert tokenizer.eos_token_id == recorded["eos_token_id"]
     assert sorted(tokenizer.all_special_ids) == sorted(recorded["all_special_ids"])
+    assert sorted(tokenizer.all_special_tokens) == sorted(recorded["all_special_tokens"])
+    for name, index in recorded["unk_bos_sp"].items():
+        assert getattr(tokenizer, name) == index
 
 
 def test_save_and_load_gives_the_same_ids(tokenizer, recorded, tmp_path):

@@ -47,6 +47,15 @@ def load(folder: Path, implementation: str = "eager") -> ChatGLMForConditionalGe
     return AutoModel.from_pretrained(folder, attn_implementation=implementation).eval()
 
 
+def record_positions(model: ChatGLMForConditionalGeneration) -> list[Tensor]:
+    """The list that the position ids of every later call are added to."""
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["position_ids"]), with_kwargs=True
+    )
+    return seen
+
+
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     bound = 1e-4 * max(1.0, float(expected.abs().max()))
     assert actual.shape == expected.shape
@@ -74,6 +83,28 @@ def test_single_positions_are_built_exactly(folder, tensors):
     model = load(folder)
     positions = build_position_ids(tensors["single.input_ids"], model.config)
     assert torch.equal(positions, tensors["single.position_ids"])
+
+
+def test_batch_positions_are_built_exactly(folder, tensors):
+    config = load(folder).config
+    for mask in (tensors["batch.attention_mask"], tensors["batch.real"].long()):
+        positions = build_position_ids(tensors["batch.input_ids"], config, attention_mask=mask)
+        assert torch.equal(positions, tensors["batch.position_ids"])
+
+
+@pytest.mark.parametrize("case", ["single", "batch"])
+@torch.no_grad()
+def test_masks_are_built_exactly(folder, tensors, case):
+    model = load(folder, "sdpa")
+    seen = []
+    model.transformer.layers[0].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    real = tensors["batch.real"] if case == "batch" else None
+    model(tensors[f"{case}.input_ids"], attention_mask=None if real is None else real.long())
+    expected = ~tensors[f"{case}.attention_mask"]
+    rows = slice(None) if real is None else real  # what a padding query sees does not matter
+    assert torch.equal(seen[0][:, 0][rows], expected[:, 0][rows])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -165,13 +196,31 @@ def test_training_loss_and_gradients(folder, tensors, facts, implementation, cas
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
-    for name, expected_norm in facts["grad_norms"][case].items():
-        norm = float(gradients[name].norm())
-        assert norm == pytest.approx(expected_norm, rel=1e-4, abs=1e-7), name
-    for name, full in tensors.items():
-        if name.startswith(f"{case}.grad."):
-            gradient = gradients[name.removeprefix(f"{case}.grad.")]
-            assert float((gradient - full).abs().max()) <= 1e-4 * float(full.abs().max())
+    norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
+    assert norms == pytest.approx(facts["grad_norms"][case], rel=1e-4, abs=1e-7)
+    total = sum(norm**2 for norm in norms.values()) ** 0.5
+    assert total == pytest.approx(facts["grad_norm_total"][case], rel=1e-4)
+    recorded = {
+        name.removeprefix(f"{case}.grad."): gradient
+        for name, gradient in tensors.items()
+        if name.startswith(f"{case}.grad.")
+    }
+    assert len(recorded) == (3 if case == "train_left" else 2)
+    for name, full in recorded.items():
+        assert float((gradients[name] - full).abs().max()) <= 1e-4 * float(full.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("case", "inputs"), [("train_left", "batch"), ("train_single", "single"), ("train_right", None)]
+)
+@torch.no_grad()
+def test_training_loss_with_flex_attention(folder, tensors, case, inputs):
+    """PyTorch has no backward pass of flex attention on the CPU."""
+    padded = {"attention_mask": tensors["batch.attention_mask"]} if inputs == "batch" else {}
+    loss = load(folder, "flex_attention")(
+        tensors[f"{inputs or case}.input_ids"], labels=tensors[f"{case}.labels"], **padded
+    ).loss
+    assert float(loss) == pytest.approx(float(tensors[f"{case}.loss"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -192,15 +241,20 @@ def test_gradients_of_head_and_embeddings_apart(folder, tensors, facts, implemen
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_generates_single(folder, tensors, implementation):
     model = load(folder, implementation)
+    seen = record_positions(model)
     output = model.generate(tensors["gen_single.input_ids"], max_new_tokens=24, do_sample=False)
     assert torch.equal(output, tensors["gen_single.output_ids"])
+    newest = torch.cat([positions[..., -1:] for positions in seen], dim=-1)
+    assert torch.equal(newest, tensors["inc_single.step_position_ids"])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("cache", ["dynamic", "static", None])
 def test_generates_batch(folder, tensors, implementation, cache):
     settings = {"use_cache": False} if cache is None else {"cache_implementation": cache}
-    output = load(folder, implementation).generate(
+    model = load(folder, implementation)
+    seen = record_positions(model)
+    output = model.generate(
         tensors["gen_batch.input_ids"],
         attention_mask=tensors["gen_batch.attention_mask"],
         position_ids=tensors["gen_batch.position_ids"],
@@ -210,6 +264,8 @@ def test_generates_batch(folder, tensors, implementation, cache):
         **settings,
     )
     assert torch.equal(output, tensors["gen_batch.output_ids"])
+    newest = torch.cat([positions[..., -1:] for positions in seen], dim=-1)
+    assert torch.equal(newest, tensors["inc_batch.step_position_ids"])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -266,15 +322,40 @@ def test_increments(folder, tensors, implementation, case):
         assert_close(values[kept], tensors["inc_batch.past_value_layer0"][kept])
 
 
-def test_sharded_bin_equals_safetensors(folder, tensors, tmp_path):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@torch.no_grad()
+def test_sharded_bin_equals_safetensors(folder, tensors, tmp_path, implementation):
     for source in folder.glob("pytorch_model*"):
         (tmp_path / source.name).write_bytes(source.read_bytes())
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     model, info = AutoModel.from_pretrained(
-        tmp_path, dtype=torch.float32, output_loading_info=True, attn_implementation="eager"
+        tmp_path, dtype=torch.float32, output_loading_info=True, attn_implementation=implementation
     )
-    assert (set(info["missing_keys"]), set(info["unexpected_keys"])) == (set(), set())
+    assert {name: list(found) for name, found in info.items()} == {
+        "missing_keys": [],
+        "unexpected_keys": [],
+        "mismatched_keys": [],
+        "error_msgs": [],
+    }
+    expected = load(folder).state_dict()
+    weights = model.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
     assert_close(model.eval()(tensors["single.input_ids"]).logits, tensors["single.logits"])
+
+
+def test_every_weight_is_loaded_and_the_dropped_ones_are_named(folder):
+    model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert {name: list(found) for name, found in info.items()} == {
+        "missing_keys": [],
+        "unexpected_keys": [],
+        "mismatched_keys": [],
+        "error_msgs": [],
+    }
+    stored = set(load_file(folder / "model.safetensors"))
+    layers = range(model.config.num_layers)
+    dropped = {f"transformer.layers.{n}.attention.rotary_emb.inv_freq" for n in layers}
+    assert stored - set(model.state_dict()) == dropped
 
 
 def test_full_size_names_shapes_and_counts(folder, tmp_path):

@@ -62,6 +62,15 @@ def load(folder: Path, implementation: str = "sdpa") -> ChatGLM2ForConditionalGe
     ).eval()
 
 
+def record_positions(model: ChatGLM2ForConditionalGeneration) -> list[Tensor]:
+    """The list that the position ids of every later call are added to."""
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["position_ids"]), with_kwargs=True
+    )
+    return seen
+
+
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     bound = 1e-4 * max(1.0, float(expected.abs().max()))
     assert actual.shape == expected.shape
@@ -112,6 +121,20 @@ def test_batch_logits_at_real_tokens(folder, tensors, implementation, give_posit
     assert_close(output.logits[real], tensors["batch.logits"][real])
 
 
+@torch.no_grad()
+def test_mask_and_positions_of_a_batch_are_built_exactly(folder, tensors):
+    model = load(folder, "sdpa")
+    seen = []
+    model.transformer.encoder.layers[0].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True
+    )
+    model(tensors["batch.input_ids"], attention_mask=tensors["batch.attention_mask"])
+    assert torch.equal(seen[0]["position_ids"], tensors["batch.position_ids"])
+    real = tensors["batch.attention_mask"].bool()  # what a padding query sees does not matter
+    expected = ~tensors["batch.full_attention_mask"]
+    assert torch.equal(seen[0]["attention_mask"][:, 0][real], expected[:, 0][real])
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @torch.no_grad()
 def test_batch_with_explicit_mask(folder, tensors, implementation):
@@ -158,6 +181,19 @@ def test_training_loss_and_gradients(folder, tensors, facts, implementation, cas
         assert float((gradients[name] - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.parametrize("implementation", ["flex_attention"])
+@pytest.mark.parametrize(
+    ("case", "inputs"), [("train_left", "batch"), ("train_single", "single"), ("train_right", None)]
+)
+@torch.no_grad()
+def test_training_loss_with_flex_attention(folder, tensors, implementation, case, inputs):
+    padded = {"attention_mask": tensors["batch.attention_mask"]} if inputs == "batch" else {}
+    loss = load(folder, implementation)(
+        tensors[f"{inputs or case}.input_ids"], labels=tensors[f"{case}.labels"], **padded
+    ).loss
+    assert float(loss) == pytest.approx(float(tensors[f"{case}.loss"]), rel=1e-5)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS_WITH_GRADIENTS)
 def test_right_padding_with_a_mask_gives_the_same_loss(folder, tensors, implementation):
     input_ids = tensors["train_right.input_ids"]
@@ -171,17 +207,21 @@ def test_right_padding_with_a_mask_gives_the_same_loss(folder, tensors, implemen
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_generates_single(folder, tensors, implementation):
-    output = load(folder, implementation).generate(
-        tensors["gen_single.input_ids"], max_new_tokens=24, do_sample=False
-    )
+    model = load(folder, implementation)
+    seen = record_positions(model)
+    output = model.generate(tensors["gen_single.input_ids"], max_new_tokens=24, do_sample=False)
     assert torch.equal(output, tensors["gen_single.output_ids"])
+    newest = torch.cat([positions[:, -1:] for positions in seen], dim=-1)
+    assert torch.equal(newest, tensors["inc_single.step_position_ids"])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("cache", ["dynamic", "static", None])
 def test_generates_batch(folder, tensors, implementation, cache):
     settings = {"use_cache": False} if cache is None else {"cache_implementation": cache}
-    output = load(folder, implementation).generate(
+    model = load(folder, implementation)
+    seen = record_positions(model)
+    output = model.generate(
         tensors["gen_batch.input_ids"],
         attention_mask=tensors["gen_batch.attention_mask"],
         position_ids=tensors["gen_batch.position_ids"],
@@ -191,6 +231,8 @@ def test_generates_batch(folder, tensors, implementation, cache):
         **settings,
     )
     assert torch.equal(output, tensors["gen_batch.output_ids"])
+    newest = torch.cat([positions[:, -1:] for positions in seen], dim=-1)
+    assert torch.equal(newest, tensors["inc_batch.step_position_ids"])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
