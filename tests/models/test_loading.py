@@ -221,7 +221,7 @@ def test_gguf_file_gives_network_and_tokenizer(gguf_file):
     assert tokenizer.decode(tokenizer.encode("你好ab")) == "你好ab"
     assert tokenizer.pad_token_id == 256
     assert "quantization_config" not in model.config.to_dict()
-    assert model(torch.tensor([tokenizer.encode("你好")])).logits.shape == (1, 6, 260)
+    assert model(torch.tensor([tokenizer.encode("你好")])).logits.shape == (1, 6, 261)
 
 
 def test_gguf_file_alone_in_a_folder_is_found(gguf_file):

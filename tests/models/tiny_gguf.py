@@ -31,12 +31,13 @@ def write_tiny_gguf(path: Path) -> Path:
     writer.add_head_count_kv(GROUPS)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
-    tokens = [*byte_letters(), "<|endoftext|>", "<|im_start|>", "<|im_end|>", "ab"]
+    tokens = [*byte_letters(), "<|endoftext|>", "<|im_start|>", "<|im_end|>", "ab", "ba"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3] * NUM_SPECIAL + [1])
-    writer.add_token_merges(["a b"])
+    writer.add_token_types([1] * 256 + [3] * NUM_SPECIAL + [1, 1])
+    # Two of them: transformers 5.10 takes a list of one for its only element.
+    writer.add_token_merges(["a b", "b a"])
     writer.add_eos_token_id(256)
     writer.add_pad_token_id(256)
 
