@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -248,6 +249,18 @@ def test_incomplete_model_folder(model_folder, given, level):
     (finding,) = examine_model_folder(model_folder, gpu_gib=None, is_given=given)
     assert finding.level is level
     assert "holds no weights of the llama" in finding.state
+
+
+@pytest.mark.parametrize(("given", "level"), [(True, Level.WRONG), (False, Level.NOTE)])
+def test_model_folder_whose_weights_are_of_another_size(tiny_model_dir, tmp_path, given, level):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["inner_hidden_size"] += 64
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (finding,) = examine_model_folder(folder, gpu_gib=None, is_given=given)
+    assert finding.level is level
+    assert "model.safetensors: transformer.layers.0.mlp.dense_" in finding.state
+    assert "has shape" in finding.state
 
 
 def test_model_too_large_for_the_gpu(model_folder):

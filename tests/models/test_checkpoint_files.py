@@ -336,6 +336,13 @@ def test_vocabulary_check_says_what_the_description_says(shared_dir, single):
     assert str(error.value) == problem
 
 
+def test_vocabulary_of_another_generation(shared_dir, single):
+    shutil.copyfile(shared_dir / "tokenizers/chatglm-6b/ice_text.model", single / "ice_text.model")
+    write_config(single, model_type="chatglm", padded_vocab_size=65024)
+    with pytest.raises(ModelError, match=r"holds no vocabulary \(tokenizer\.model\); download"):
+        check_vocabulary(single)
+
+
 def test_vocabulary_that_is_not_there_is_no_problem_of_this_check(single, tmp_path):
     check_vocabulary(single)
     check_vocabulary(tmp_path / "nowhere")

@@ -56,7 +56,30 @@ def test_missing_tensors(shared_dir, tmp_path):
 def test_bin_that_holds_code(shared_dir, tmp_path):
     copy_official(shared_dir, tmp_path, "chatglm2-6b", "none")
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(print, protocol=2))
-    with pytest.raises(ModelError, match=r"pytorch_model\.bin: cannot be read as weights"):
+    message = r"pytorch_model\.bin: .* it names \S*print, which is code .* do not use this file"
+    with pytest.raises(ModelError, match=message) as error:
+        check_weight_shapes(tmp_path)
+    assert "\n" not in str(error.value)
+    assert "weights_only" not in str(error.value)
+
+
+def test_bin_that_is_damaged_inside(shared_dir, tmp_path):
+    copy_official(shared_dir, tmp_path, "chatglm-6b", "pytorch_model*")
+    path = tmp_path / "pytorch_model-00001-of-00002.bin"
+    content = bytearray(path.read_bytes())
+    content[200:400] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"00001-of-00002\.bin: .*damaged.*; download") as error:
+        check_weight_shapes(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_bin_of_the_old_format_that_is_cut_off(shared_dir, tmp_path):
+    copy_official(shared_dir, tmp_path, "chatglm2-6b", "none")
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin: cannot be read .*EOF.*; download"):
         check_weight_shapes(tmp_path)
 
 

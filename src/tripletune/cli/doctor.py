@@ -274,13 +274,16 @@ def examine_model_folder(
     gib = folder.num_bytes / 2**30
     size = f", {len(folder.weight_files)} 个权重文件, {gib:.2f} GiB" if folder.weight_files else ""
     subject = f"模型 {path}"
+    level = Level.WRONG if is_given else Level.NOTE
     if not folder.is_complete:
-        level = Level.WRONG if is_given else Level.NOTE
         kind = f"{folder.family or '未知类型'}{size}: "
         return [
-            Finding(subject, level, kind + problem if number == 0 else problem)
-            for number, problem in enumerate(folder.problems)
+            Finding(subject, level, kind + text if number == 0 else text)
+            for number, text in enumerate(folder.problems)
         ]
+    problem = _find_weight_problem(path)
+    if problem is not None:
+        return [Finding(subject, level, f"{folder.family}{size}: {problem}")]
     findings = [Finding(subject, Level.OK, f"{folder.family}{size}, 完整")]
     bytes_each = 4 if folder.dtype == "float32" else 2
     needed = gib / bytes_each * _NF4_BYTES + _WORKSPACE_GIB
@@ -294,6 +297,21 @@ def examine_model_folder(
             )
         )
     return findings
+
+
+def _find_weight_problem(path: Path) -> str | None:
+    """What is wrong with the tensors of a ChatGLM folder, if anything."""
+    from tripletune.errors import ModelError
+
+    try:
+        from tripletune.models.weight_shapes import check_weight_shapes
+
+        check_weight_shapes(path)
+    except ModelError as error:
+        return str(error)
+    except (ImportError, OSError, RuntimeError):
+        return None  # torch or transformers cannot be used, which is a finding of its own
+    return None
 
 
 def find_cached_models() -> list[Path]:

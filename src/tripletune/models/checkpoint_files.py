@@ -23,6 +23,7 @@ __all__ = [
     "check_model_folder",
     "check_vocabulary",
     "describe_model_folder",
+    "describe_prequantised",
     "find_full_precision_id",
     "is_lfs_pointer",
     "read_safetensors_header",
@@ -124,7 +125,10 @@ def check_vocabulary(path: str | Path) -> None:
     if not (folder / "config.json").is_file():
         return
     family = _find_family(_read_json(folder / "config.json")[0])
-    names = _VOCABULARIES.get(str(family), _OTHER_VOCABULARIES)
+    names: tuple[str, ...] = _OTHER_VOCABULARIES
+    if family in _VOCABULARIES:
+        # The vocabulary of another generation would be taken by the tokenizer, but does not fit.
+        names = tuple(name for family_names in _VOCABULARIES.values() for name in family_names)
     if any((folder / name).is_file() for name in names):
         problems = _check_vocabulary(folder, str(family))[1]
         if problems:
@@ -140,6 +144,16 @@ def check_gguf_file(path: str | Path) -> None:
     problems = _check_files(Path(path).parent, [Path(path).name])
     if problems:
         raise ModelError(problems[0])
+
+
+def describe_prequantised(config: dict[str, Any], path: str | Path) -> str:
+    """Why the INT4 or INT8 checkpoint that a config.json at `path` describes cannot be used."""
+    bits = config["quantization_bit"]
+    return (
+        f"{path}: quantization_bit {bits!r}: INT{bits} weights of the official quantiser, "
+        f"which cannot be fine-tuned; use {find_full_precision_id(config)!r}, which is "
+        "quantised to 4 bits while loading"
+    )
 
 
 def find_full_precision_id(config: dict[str, Any]) -> str:
@@ -197,13 +211,8 @@ def _check_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
     config, problem = _read_json(path)
     if problem is not None:
         return {}, [problem]
-    bits = config.get("quantization_bit")
-    if bits:
-        return config, [
-            f"{path}: quantization_bit {bits!r}: INT{bits} weights of the official quantiser, "
-            f"which cannot be fine-tuned; use {find_full_precision_id(config)!r}, which is "
-            "quantised to 4 bits while loading"
-        ]
+    if config.get("quantization_bit"):
+        return config, [describe_prequantised(config, path)]
     return config, []
 
 

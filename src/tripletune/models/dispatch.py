@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.tokenization_python import PreTrainedTokenizer
 
 from tripletune.errors import ModelError
+from tripletune.models.checkpoint_files import describe_prequantised
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
+from tripletune.models.weight_shapes import check_weight_shapes
 
 __all__ = ["ChatGLMFamilyConfig", "ChatGLMTokenizer", "LazyChatGLM", "LazyChatGLM2"]
 
@@ -31,15 +34,9 @@ class ChatGLMFamilyConfig(PreTrainedConfig):
         Raises:
             ModelError: the fields belong to neither, or describe pre-quantised weights.
         """
-        bits = config_dict.get("quantization_bit")
-        if bits:
-            name = str(config_dict.get("_name_or_path", "")) or "THUDM/chatglm-6b"
-            full = name.replace("-int4", "").replace("-int8", "").replace("-qe", "")
-            raise ModelError(
-                f"model: {name!r} holds INT{bits} weights of the official quantiser, which cannot "
-                f"be fine-tuned with QLoRA; use the full-precision model {full!r} (it is "
-                "quantised to 4 bits while loading)"
-            )
+        if config_dict.get("quantization_bit"):
+            place = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or ""
+            raise ModelError(describe_prequantised(config_dict, Path(str(place)) / "config.json"))
         if "padded_vocab_size" in config_dict or "multi_query_group_num" in config_dict:
             return ChatGLM2Config.from_dict(config_dict, **kwargs)
         if "inner_hidden_size" in config_dict:
@@ -84,9 +81,15 @@ class LazyChatGLM:
         return getattr(importlib.import_module(module), name)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """The network with the weights of a folder or hub id."""
-        return cls.network_class().from_pretrained(*args, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """The network with the weights of a folder or hub id.
+
+        Raises:
+            ModelError: a weight file of the folder is missing, damaged or of another size.
+        """
+        if _is_whole_model(pretrained_model_name_or_path, kwargs):
+            check_weight_shapes(pretrained_model_name_or_path)
+        return cls.network_class().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _from_config(cls, config: Any, **kwargs: Any) -> Any:
@@ -98,6 +101,14 @@ class LazyChatGLM2(LazyChatGLM):
 
     config_class = ChatGLM2Config
     network = ("tripletune.models.chatglm2", "ChatGLM2ForConditionalGeneration")
+
+
+def _is_whole_model(name: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a folder's own plain weights are about to be loaded as they are."""
+    unusual = ("state_dict", "subfolder", "variant", "gguf_file", "ignore_mismatched_sizes")
+    if name is None or not Path(name).is_dir() or any(kwargs.get(key) for key in unusual):
+        return False
+    return getattr(kwargs.get("config"), "quantization_config", None) is None
 
 
 def _find_tokenizer_class(name: Any, kwargs: dict[str, Any]) -> Any:

@@ -244,7 +244,7 @@ def _open_model(name: str, revision: str | None, *, weights: bool) -> tuple[str,
 
 
 def _explain(name: str, error: Exception) -> ModelError:
-    first = str(error).strip().split("\n")[0]
+    first = str(error).strip().split("\n")[0].rstrip(".")
     place = Path(name).expanduser()
     if place.exists():
         command = f"; 'tripletune doctor {place}' says what is missing" if place.is_dir() else ""

@@ -7,6 +7,7 @@ names and shapes are compared before anything is loaded, from the headers of the
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,21 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
     try:
         tensors = torch.load(path, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"{path}: cannot be read as weights ({error}); {_AGAIN}") from error
+        raise ModelError(_explain_unreadable(path, error)) from error
     if not isinstance(tensors, dict):
         raise ModelError(f"{path}: holds a {type(tensors).__name__}, not named tensors; {_AGAIN}")
     return {str(name): list(getattr(t, "shape", ())) for name, t in tensors.items()}
+
+
+def _explain_unreadable(path: Path, error: Exception) -> str:
+    # torch's own text runs over several lines and advises to run what the file holds.
+    reason = str(error).strip()
+    found = re.search(r"GLOBAL (\S+)", reason)
+    if found is not None:
+        return (
+            f"{path}: cannot be read as weights: it names {found[1]}, which is code to run and no "
+            "tensor; do not use this file, take the model from its original source"
+        )
+    if not reason or "Weights only load failed" in reason or isinstance(error, UnicodeError):
+        reason = "what it holds is damaged"
+    return f"{path}: cannot be read as weights ({reason.splitlines()[0]}); {_AGAIN}"
