@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from tests.models.tiny_gguf import write_tiny_gguf
 from tripletune.errors import MissingPackageError, ModelError
@@ -226,6 +228,23 @@ def test_gguf_file_gives_network_and_tokenizer(gguf_file):
 
 def test_gguf_file_alone_in_a_folder_is_found(gguf_file):
     assert load_config(str(gguf_file.parent)).num_hidden_layers == 2
+
+
+def test_gguf_configuration_is_read_once_until_the_file_changes(gguf_file, tmp_path, monkeypatch):
+    path = tmp_path / "model.gguf"
+    shutil.copy(gguf_file, path)
+    reads = []
+    read = AutoConfig.from_pretrained
+    monkeypatch.setattr(
+        AutoConfig, "from_pretrained", lambda *args, **more: reads.append(1) or read(*args, **more)
+    )
+    load_config(str(path)).num_hidden_layers = 99  # of a copy
+    load_model(str(path), quantize=False, device="cpu")
+    assert load_config(str(path)).num_hidden_layers == 2
+    assert len(reads) == 1
+    os.utime(path, ns=(1, 1))
+    load_config(str(path))
+    assert len(reads) == 2
 
 
 def test_gguf_weights_are_quantised_on_request(gguf_file):

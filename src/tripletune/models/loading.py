@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import struct
 from importlib import resources
@@ -68,9 +70,20 @@ def load_config(name: str, *, revision: str | None = None) -> Any:
 
     folder, gguf = _open_model(name, revision, weights=False)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **gguf)
+        if gguf:
+            path = Path(folder) / gguf["gguf_file"]
+            return copy.deepcopy(_read_gguf_config(path, path.stat().st_mtime_ns))
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except _UNREADABLE as error:
         raise _explain(name, error) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _read_gguf_config(path: Path, changed: int) -> Any:
+    """The configuration in a GGUF file, whose vocabulary takes seconds to read past."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
@@ -140,7 +153,9 @@ def load_model(
     if attn_implementation is not None:
         arguments["attn_implementation"] = attn_implementation
     folder, gguf = _open_model(name, revision, weights=True)
-    if not gguf:
+    if gguf:
+        arguments["config"] = load_config(name, revision=revision)
+    else:
         check_weight_shapes(folder)
         check_vocabulary(folder)
     if quantize and not gguf:
