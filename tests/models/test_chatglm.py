@@ -168,6 +168,14 @@ def test_a_block_compiles_without_a_graph_break():
     assert explained.graph_break_count == 0
 
 
+@torch.no_grad()
+def test_probabilities_are_returned_on_request():
+    output = make_model("eager").eval()(IDS, output_attentions=True)
+    assert [tuple(layer.shape) for layer in output.attentions] == [(1, 2, 9, 9)] * 2
+    torch.testing.assert_close(output.attentions[0].sum(dim=-1), torch.ones(1, 2, 9))
+    assert make_model("eager").eval()(IDS).attentions is None
+
+
 def test_input_embeddings_can_be_replaced():
     model = make_model()
     fresh = torch.nn.Embedding(40, 64)

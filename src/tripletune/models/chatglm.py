@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from tripletune.errors import DataError
 from tripletune.models.attention_mask import build_prefix_mask
+from tripletune.models.causal_head import CausalHead
 from tripletune.models.chat import ChatMixin
 from tripletune.models.chatglm_positions import (
     build_position_ids,
@@ -41,7 +42,7 @@ from tripletune.models.chatglm_positions import (
     rotate_two_rows,
 )
 from tripletune.models.configuration_chatglm import ChatGLMConfig
-from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
+from tripletune.models.loss import take_tokens
 from tripletune.models.packed_attention import PACKED_ATTENTION, is_packed
 from tripletune.models.split_heads import split_heads
 
@@ -136,14 +137,16 @@ class ChatGLMBlock(GradientCheckpointingLayer):
 
     def forward(
         self, hidden_states: Tensor, kept_tokens: Tensor | None = None, **kwargs: Any
-    ) -> Tensor:
-        """(B, S, E) to (B, S, E), or to (1, N, E): only the N tokens at `kept_tokens`."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, S, E) to (B, S, E), and the attention probabilities if there are any.
+
+        With `kept_tokens` to (1, N, E): only the N tokens there.
+        """
         normed = self.input_layernorm(hidden_states)
-        attended, _ = self.attention(normed, kept_tokens=kept_tokens, **kwargs)
+        attended, probabilities = self.attention(normed, kept_tokens=kept_tokens, **kwargs)
         hidden_states = take_tokens(normed, kept_tokens) * RESIDUAL_ALPHA + attended
         normed = self.post_attention_layernorm(hidden_states)
-        output: Tensor = normed * RESIDUAL_ALPHA + self.mlp(normed)
-        return output
+        return normed * RESIDUAL_ALPHA + self.mlp(normed), probabilities
 
 
 class ChatGLMPreTrainedModel(PreTrainedModel):
@@ -192,6 +195,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         kept_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -208,6 +212,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             use_cache: Whether to return keys and values.
             output_hidden_states: Whether to return the embeddings and every layer's output, the
                 last one after the final norm.
+            output_attentions: Whether to return the probabilities (B, H, S, K) of every layer;
+                only the eager implementation has them.
             kept_tokens: (N,) places among all B x S tokens: the last layer's output is computed
                 for these alone.
             **kwargs: Passed to the attention implementation.
@@ -229,8 +235,9 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         rotary = build_rotary(position_ids, self.config)
         hidden_states = inputs_embeds
         all_hidden_states = [hidden_states]
+        all_attentions: list[Tensor | None] = []
         for number, layer in enumerate(self.layers, 1):
-            hidden_states = layer(
+            hidden_states, probabilities = layer(
                 hidden_states,
                 kept_tokens=kept_tokens if number == len(self.layers) else None,
                 rotary=rotary,
@@ -240,12 +247,15 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             )
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
+            if output_attentions:
+                all_attentions.append(probabilities)
         hidden_states = self.final_layernorm(hidden_states)
         all_hidden_states[-1] = hidden_states
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,
             past_key_values=past_key_values,
             hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
         )
 
     def _build_mask(
@@ -289,7 +299,9 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         )
 
 
-class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, GenerationMixin):
+class ChatGLMForConditionalGeneration(
+    CausalHead, ChatGLMPreTrainedModel, ChatMixin, GenerationMixin
+):
     """ChatGLM-6B with its language-model head, which shares the embedding matrix."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
@@ -322,72 +334,6 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replaces the language-model head."""
         self.lm_head = new_embeddings
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor | None = None,
-        num_items_in_batch: int | Tensor | None = None,
-        num_labels: int | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Logits (B, S, V), or the loss when `labels` are given.
-
-        Args:
-            input_ids: See `ChatGLMModel.forward`, as for the arguments not listed here.
-            attention_mask: See there.
-            position_ids: See there.
-            past_key_values: See there.
-            inputs_embeds: See there.
-            labels: (B, S) token ids, -100 where nothing is to be learnt; shifted inside. With
-                labels, logits are made for labelled positions only and not returned, unless
-                `logits_to_keep` is given.
-            use_cache: See there.
-            logits_to_keep: Number of last positions (0: all) or their indices.
-            num_items_in_batch: Divide the summed loss by this, not by the labels counted here.
-            num_labels: How many labels there are, where that is known beforehand.
-            output_hidden_states: See there.
-            return_dict: False for a plain tuple.
-            **kwargs: Passed to the attention implementation.
-        """
-        only_loss = labels is not None and logits_to_keep is None and not output_hidden_states
-        labelled = None if labels is None else find_labelled(labels, num_labels)
-        outputs = self.transformer(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_hidden_states=output_hidden_states,
-            kept_tokens=labelled.places if labelled is not None and only_loss else None,
-            **kwargs,
-        )
-        hidden_states = outputs.last_hidden_state
-        loss, logits = None, None
-        if labelled is not None:
-            loss = compute_causal_loss(
-                hidden_states, self.lm_head, labelled, num_items_in_batch=num_items_in_batch
-            )
-        if labels is None or logits_to_keep is not None:
-            keep = logits_to_keep or 0 if isinstance(logits_to_keep, (int, type(None))) else None
-            kept = slice(-keep, None) if keep is not None else logits_to_keep
-            logits = self.lm_head(hidden_states[:, kept])
-        result = CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-        )
-        return result.to_tuple() if return_dict is False else result
 
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
         """As `GenerationMixin.generate`; the official four-dimensional mask is taken too."""

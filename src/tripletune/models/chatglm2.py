@@ -32,10 +32,11 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import GenerationMixin
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from tripletune.errors import DataError
+from tripletune.models.causal_head import CausalHead
 from tripletune.models.causal_mask import build_causal_mask
 from tripletune.models.chatglm2_chat import ChatGLM2ChatMixin
 from tripletune.models.chatglm2_rotary import (
@@ -44,7 +45,7 @@ from tripletune.models.chatglm2_rotary import (
     spread_rotary,
 )
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
-from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
+from tripletune.models.loss import take_tokens
 from tripletune.models.packed_attention import is_packed
 from tripletune.models.split_heads import split_heads
 
@@ -318,8 +319,12 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
         )
 
 
-class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixin, GenerationMixin):
+class ChatGLM2ForConditionalGeneration(
+    CausalHead, ChatGLM2PreTrainedModel, ChatGLM2ChatMixin, GenerationMixin
+):
     """ChatGLM2-6B or ChatGLM3-6B with its language-model head."""
+
+    transformer: ChatGLM2Model
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__(config)
@@ -344,78 +349,6 @@ class ChatGLM2ForConditionalGeneration(ChatGLM2PreTrainedModel, ChatGLM2ChatMixi
         if config._attn_implementation == "flex_attention":
             return attention_mask
         return create_masks_for_generate(config=config, attention_mask=attention_mask, **kwargs)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Any = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor | None = None,
-        num_items_in_batch: int | Tensor | None = None,
-        num_labels: int | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Logits (B, S, V), or the loss when `labels` are given.
-
-        Args:
-            input_ids: See `ChatGLM2Model.forward`, as for the arguments not listed here.
-            attention_mask: See there.
-            position_ids: See there.
-            past_key_values: See there.
-            inputs_embeds: See there.
-            labels: (B, S) token ids, -100 where nothing is to be learnt; shifted inside. With
-                labels, logits are made for labelled positions only and not returned, unless
-                `logits_to_keep` is given.
-            use_cache: See there.
-            logits_to_keep: Number of last positions (0: all) or their indices.
-            num_items_in_batch: Divide the summed loss by this, not by the labels counted here.
-            num_labels: How many labels there are, where that is known beforehand.
-            output_hidden_states: See there.
-            output_attentions: See there.
-            return_dict: False for a plain tuple.
-            **kwargs: Passed to the attention implementation.
-        """
-        only_loss = labels is not None and logits_to_keep is None and not output_hidden_states
-        labelled = None if labels is None else find_labelled(labels, num_labels)
-        outputs = self.transformer(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            kept_tokens=labelled.places if labelled is not None and only_loss else None,
-            **kwargs,
-        )
-        hidden_states = outputs.last_hidden_state
-        head = self.transformer.output_layer
-        loss, logits = None, None
-        if labelled is not None:
-            loss = compute_causal_loss(
-                hidden_states, head, labelled, num_items_in_batch=num_items_in_batch
-            )
-        if labels is None or logits_to_keep is not None:
-            kept: Any = logits_to_keep
-            if not isinstance(kept, Tensor):
-                kept = slice(-kept, None) if kept else slice(None)
-            logits = head(hidden_states[:, kept])
-        result = CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return result.to_tuple() if return_dict is False else result
 
 
 def build_position_ids(
