@@ -150,6 +150,26 @@ class SentencePieceTokenizer(PreTrainedTokenizer):
             return BatchEncoding({name: values[0] for name, values in columns.items()})
         return BatchEncoding(columns, tensor_type=tensor_type)
 
+    def _pad(
+        self,
+        encoded_inputs: dict[str, Any] | BatchEncoding,
+        max_length: int | None = None,
+        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+    ) -> Any:
+        ids = list(encoded_inputs["input_ids"])
+        columns = self.pad_rows(
+            [ids], padding_strategy, max_length, pad_to_multiple_of, padding_side
+        )
+        if return_attention_mask is False:
+            columns.pop("attention_mask", None)
+        encoded_inputs.pop("attention_mask", None)
+        for name, (values,) in columns.items():
+            encoded_inputs[name] = values
+        return encoded_inputs
+
 
 def find_width(
     rows: list[list[int]], strategy: PaddingStrategy, max_length: int | None, multiple: int | None

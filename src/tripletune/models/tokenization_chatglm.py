@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils import PaddingStrategy
 
 from tripletune.models.sentencepiece_tokenizer import SentencePieceTokenizer, find_width
@@ -254,26 +253,6 @@ class ChatGLMTokenizer(SentencePieceTokenizer):
             columns["attention_mask"].append(_official_mask(ids, self._start_id, num_pads))
             columns["position_ids"].append(self._official_positions(ids, num_pads))
         return columns
-
-    def _pad(
-        self,
-        encoded_inputs: dict[str, Any] | BatchEncoding,
-        max_length: int | None = None,
-        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_attention_mask: bool | None = None,
-    ) -> Any:
-        ids = list(encoded_inputs["input_ids"])
-        columns = self.pad_rows(
-            [ids], padding_strategy, max_length, pad_to_multiple_of, padding_side
-        )
-        encoded_inputs.pop("attention_mask", None)
-        for name, (values,) in columns.items():
-            encoded_inputs[name] = values
-        if return_attention_mask is False:
-            encoded_inputs.pop("attention_mask", None)
-        return encoded_inputs
 
     @property
     def _start_id(self) -> int:

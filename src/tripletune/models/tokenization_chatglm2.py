@@ -260,25 +260,6 @@ class ChatGLM2Tokenizer(SentencePieceTokenizer):
                 columns[name] = [p + real if on_left else real + p for p, real in pairs]
         return columns
 
-    def _pad(
-        self,
-        encoded_inputs: dict[str, Any] | BatchEncoding,
-        max_length: int | None = None,
-        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_attention_mask: bool | None = None,
-    ) -> Any:
-        ids = list(encoded_inputs["input_ids"])
-        columns = self.pad_rows(
-            [ids], padding_strategy, max_length, pad_to_multiple_of, padding_side
-        )
-        for name, (values,) in columns.items():
-            encoded_inputs[name] = values
-        if return_attention_mask is False:
-            del encoded_inputs["attention_mask"]
-        return encoded_inputs
-
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Writes the tokenizer's files, with the official class name; returns their paths."""
         paths = super().save_pretrained(save_directory, *args, **kwargs)
