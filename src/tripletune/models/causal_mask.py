@@ -137,8 +137,10 @@ def convert_explicit_mask(mask: Tensor, implementation: str, dtype: torch.dtype)
                 "mask with True where attention is allowed: pass that, or use sdpa"
             )
 
+        pairs = mask[:, 0]  # (B or 1, S, K)
+
         def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return mask[batch, 0, query, key]
+            return pairs[batch, query, key]
 
         rows, _, queries, keys = mask.shape
         return create_block_mask(allowed, rows, None, queries, keys, device=str(mask.device))
