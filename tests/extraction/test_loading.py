@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tripletune.errors import AdapterError, ModelError, OutputError
 from tripletune.extraction.loading import ReadingSettings, load_adapter, save_reading_settings
@@ -98,3 +99,22 @@ def test_load_adapter_refuses_a_setting_that_is_no_number(
     (tmp_path / "extraction.json").write_text(json.dumps({name: value}), encoding="utf-8")
     with pytest.raises(AdapterError, match=re.escape(f"{name} {value!r} is not a number")):
         load_adapter(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_load_adapter_refuses_an_adapter_of_another_network(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    settings = LoraConfig(r=2, target_modules=["query_key_value"])
+    get_peft_model(base, settings).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    renamed = {name.replace("layers", "blocks"): t for name, t in load_file(path).items()}
+    save_file(renamed, path, {"format": "pt"})
+    with pytest.raises(
+        AdapterError, match=r"does not fit .*no weights for 4 of .*\(--base_model\)"
+    ):
+        load_adapter(tmp_path, base_model=str(tiny_model_dir), quantize=False, device="cpu")

@@ -201,6 +201,14 @@ def test_base_of_other_sizes_is_refused(folders, tmp_path):
         merge_adapter(plan)
 
 
+def test_base_with_layers_of_other_names_is_refused(folders, tiny_model_dir, tmp_path):
+    plan = plan_merge(folders.adapter, tmp_path / "merged", base=str(tiny_model_dir))
+    message = r"does not fit the base model .*no weights for 4 of .*lora_A\.weight.*\(--base\)"
+    with pytest.raises(AdapterError, match=message):
+        merge_adapter(plan)
+    assert not (tmp_path / "merged").exists()
+
+
 def test_base_without_configuration_is_refused(folders, tmp_path):
     with pytest.raises(ModelError, match="no-such-base"):
         plan_merge(folders.adapter, tmp_path / "out", base=str(tmp_path / "no-such-base"))

@@ -94,7 +94,7 @@ def load_adapter(
         AdapterError: the folder holds no adapter, or a file in it is damaged.
         ModelError: the base model cannot be loaded.
     """
-    from tripletune.models.adapter_files import check_adapter_folder
+    from tripletune.models.adapter_files import attach_adapter, check_adapter_folder
     from tripletune.models.loading import load_model_and_tokenizer
 
     folder = Path(adapter_dir)
@@ -118,13 +118,12 @@ def load_adapter(
     model, tokenizer = load_model_and_tokenizer(
         name, quantize=quantize, device=device, dtype=dtype, revision=revision
     )
-    from peft import PeftModel
-
     try:
-        model = PeftModel.from_pretrained(model, str(folder))
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        model = attach_adapter(model, folder)
+    except AdapterError as error:
         raise AdapterError(
-            f"adapter: folder {str(folder)!r} does not fit {name!r}: {error}"
+            f"adapter: folder {str(folder)!r} does not fit {name!r}: {error}; name the model it "
+            "was trained on (--base_model)"
         ) from error
     if not quantize:
         model = model.merge_and_unload()

@@ -18,7 +18,7 @@ from typing import Any
 from tripletune.errors import AdapterError, ModelError
 from tripletune.models.checkpoint_files import read_safetensors_header
 
-__all__ = ["check_adapter_folder"]
+__all__ = ["attach_adapter", "check_adapter_folder"]
 
 _MAX_CONFIG_BYTES = 4 << 20
 _MAX_HEADER_BYTES = 64 << 20
@@ -49,6 +49,37 @@ def check_adapter_folder(folder: Path) -> None:
             f"adapter: {str(folder)!r} holds neither {_FILES[1]} nor {_FILES[2]}; give the output "
             "folder of a training run"
         )
+
+
+def attach_adapter(model: Any, folder: Path) -> Any:
+    """The model with an adapter's layers added, and their weights loaded from the folder.
+
+    Raises:
+        AdapterError: the adapter was made for another network; the message says why and no more.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        with warnings.catch_warnings():
+            # Of layers that the file lacks, which is an error here.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise AdapterError(str(error).strip().split("\n")[0]) from error
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    missing = sorted(set(wanted) - _list_tensors(folder))
+    if missing:
+        raise AdapterError(
+            f"it holds no weights for {len(missing)} of the {len(wanted)} tensors that this "
+            f"network's layers need, {missing[0]} among them"
+        )
+    return adapted
+
+
+def _list_tensors(folder: Path) -> set[str]:
+    if (folder / _FILES[1]).exists():
+        return set(read_safetensors_header(folder / _FILES[1]))
+    return set(_load_tensors(folder / _FILES[2], "train again"))
 
 
 def _check_config(path: Path) -> None:

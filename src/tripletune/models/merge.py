@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletune.errors import AdapterError, ConfigError, ModelError, OutputError, ResourceError
-from tripletune.models.adapter_files import check_adapter_folder
+from tripletune.models.adapter_files import attach_adapter, check_adapter_folder
 from tripletune.models.checkpoint_files import check_model_folder, is_lfs_pointer
 
 if TYPE_CHECKING:
@@ -310,14 +310,11 @@ def _count_parameters(config: Any) -> int:
 
 
 def _add_adapter(model: Any, plan: MergePlan) -> Any:
-    from peft import PeftModel
-
     try:
-        return PeftModel.from_pretrained(model, str(plan.adapter)).eval()
-    except (RuntimeError, ValueError, KeyError) as error:
-        first = str(error).strip().split("\n")[0]
+        return attach_adapter(model, plan.adapter).eval()
+    except AdapterError as error:
         raise AdapterError(
-            f"adapter: {str(plan.adapter)!r} does not fit the base model {plan.base!r}: {first}; "
+            f"adapter: {str(plan.adapter)!r} does not fit the base model {plan.base!r}: {error}; "
             "give the model it was trained on (--base)"
         ) from error
 
