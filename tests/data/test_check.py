@@ -59,6 +59,33 @@ def test_planted_leaks_and_mistakes_are_all_found(tmp_path: Path) -> None:
     assert [file.num_examples for file in report.files] == [5, 4]
 
 
+@pytest.mark.parametrize("name", ["x.tsv", "x.csv", "x.jsonl"])
+def test_findings_in_grouped_rows_name_the_first_line_of_their_text(
+    tmp_path: Path, name: str
+) -> None:
+    rows = [("甲", "乙", "r", "甲乙"), ("丙", "丁", "r", "丙丁"), ("戊", "癸", "r", "戊己")]
+    rows += [("甲", "乙", "s", "甲乙"), ("庚", "子", "r", "庚辛")]
+    names = ("subject", "object", "relation", "text")
+    lines = {
+        "x.tsv": ["\t".join(names), *("\t".join(row) for row in rows)],
+        "x.csv": [",".join(names), *(",".join(row) for row in rows)],
+        "x.jsonl": [json.dumps(dict(zip(names, row, strict=True))) for row in rows],
+    }[name]
+    path = tmp_path / name
+    path.write_text("\n".join(lines), encoding="utf-8")
+    expected = [3, 5] if name == "x.jsonl" else [4, 6]
+    report = check_files([path])
+    assert [f.line for f in report.findings if f.kind == "item_not_in_text"] == expected
+
+
+def test_findings_in_a_folder_of_documents_name_the_document(tmp_path: Path) -> None:
+    for number, text in enumerate(("甲乙", "甲\ue313乙"), 1):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+        (tmp_path / f"{number}.ann").write_text("", encoding="utf-8")
+    found = places(check_files([tmp_path]))
+    assert ("private_use_character", "2.ann", 1) in found
+
+
 def test_real_leaks_of_the_template_seed_are_found(shared_dir: Path) -> None:
     folder = shared_dir / "datasets" / "triplet_template_seed"
     report = check_files([folder / "train.jsonl", folder / "dev.jsonl"])

@@ -31,7 +31,6 @@ def test_everything_dropped_or_changed_is_counted_and_listed(source: Path) -> No
         '{"text": "甲位于乙", "triplets": '
         '[{"subject": "甲", "relation": "位于", "object": "乙"}]}\n'
         '{"text": "空", "triplets": []}\n'
-        '{"text": "丙", "triplets": []}\n'
     )
     record = json.loads(source.with_name("out.jsonl.report.json").read_text("utf-8"))
     assert record == report.to_record()
@@ -40,15 +39,15 @@ def test_everything_dropped_or_changed_is_counted_and_listed(source: Path) -> No
         "input_format": "spo_list",
         "output": str(target),
         "output_format": "canonical",
-        "examples": 3,
+        "examples": 2,
         "triplets": 1,
-        "examples_without_triplet": 2,
-        "dropped_records": 1,
+        "examples_without_triplet": 1,
+        "dropped_records": 2,
         "dropped_triplets": 1,
         "changed": 1,
         "reasons": {
             "changed": {"repeated_triplet": 1},
-            "dropped record": {"broken_json": 1},
+            "dropped record": {"broken_json": 1, "no_triplet_left": 1},
             "dropped triplet": {"empty_item": 1},
         },
         "tallies": {},
@@ -59,6 +58,7 @@ def test_everything_dropped_or_changed_is_counted_and_listed(source: Path) -> No
         (1, "repeated_triplet"),
         (3, "broken_json"),
         (4, "empty_item"),
+        (4, "no_triplet_left"),
     ]
 
 

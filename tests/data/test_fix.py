@@ -85,18 +85,29 @@ def test_contradictory_labels_follow_the_policy(
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
-        ("keep", [("java程序", "作者", "甲"), ("丙丙", "作者", "甲")]),
-        ("nearest", [("Java程序", "作者", "甲")]),
-        ("drop", []),
+        ("keep", [("java程序", "作者", "甲"), ("丙丙", "作者", "甲"), ("甲", "写", "Java")]),
+        ("nearest", [("Java程序", "作者", "甲"), ("甲", "写", "Java")]),
+        ("drop", [("甲", "写", "Java")]),
     ],
 )
 def test_absent_items_follow_the_policy(
     tmp_path: Path, policy: str, expected: list[tuple[str, str, str]]
 ) -> None:
-    triplets = (Triplet("java程序", "作者", "甲"), Triplet("丙丙", "作者", "甲"))
+    absent = Triplet("java程序", "作者", "甲"), Triplet("丙丙", "作者", "甲")
+    triplets = (*absent, Triplet("甲", "写", "Java"))
     path = write(tmp_path / "a", Example("《Java程序》的作者是甲", triplets))
     (example,) = fix(path, FixSettings(absent_items=policy))  # type: ignore[arg-type]
     assert [triplet.key for triplet in example.triplets] == expected
+
+
+def test_an_example_that_loses_all_its_triplets_is_no_negative(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", Example("x", (Triplet("丙", "r", "x"),)), Example("y"))
+    assert fix(path, FixSettings(absent_items="drop")) == [Example("y")]
+    listed = (tmp_path / "fixed.jsonl.problems.jsonl").read_text("utf-8").splitlines()
+    assert [(p["line"], p["reason"]) for p in map(json.loads, listed)] == [
+        (1, "item_not_in_text"),
+        (1, "no_triplet_left"),
+    ]
 
 
 def test_damaged_characters_go_from_text_and_items_with_their_spans(tmp_path: Path) -> None:

@@ -167,21 +167,21 @@ class _Checker:
     def read(self, path: Path) -> None:
         name = self.settings.input_format
         known = detect_format(path) if name is None else get_format(name)
-        # Records joined to one example have no line of their own: the example's number stands in.
-        has_lines = known.form is None or not known.form.is_grouped
         problems = Problems(path, self._add_problem)
         statistics = FileStatistics(str(path))
         self.report.files.append(statistics)
         self.report.formats.append(known.name)
         self.index.start_file()
         for number, example in enumerate(known.read(path, problems), 1):
+            # Documents of one folder have files of their own; among all they are told by number.
+            has_lines = problems.line is not None and problems.path == path
             line = problems.line if has_lines and problems.line else number
             self.index.add(example.text)
             self.lines.append(line)
             self.labels.append(hash(frozenset(triplet.key for triplet in example.triplets)))
             statistics.add(example)
             self.pairs.add(example)
-            self._inspect(example, statistics, line)
+            self._inspect(example, statistics, str(problems.path), problems.line or number)
 
     def finish(self) -> CheckReport:
         for match in self.index.find_matches():
@@ -209,15 +209,14 @@ class _Checker:
         }[problem.action]
         self._add(kind, f"{problem.reason}: {problem.message}", problem.path, problem.line)
 
-    def _inspect(self, example: Example, statistics: FileStatistics, line: int) -> None:
-        path = statistics.path
+    def _inspect(self, example: Example, statistics: FileStatistics, path: str, line: int) -> None:
         limit = self.settings.max_item_characters
         for remark in inspect_example(example, max_item_characters=limit):
             self._add(remark.kind, remark.message, path, line)
         if self.relations is not None:
             self._judge(example, path, line)
         if self.settings.count_tokens is not None:
-            self._measure(example, statistics, line)
+            self._measure(example, statistics, path, line)
 
     def _judge(self, example: Example, path: str, line: int) -> None:
         relations: dict[str, Relation] = self.relations or {}
@@ -237,7 +236,7 @@ class _Checker:
                     line,
                 )
 
-    def _measure(self, example: Example, statistics: FileStatistics, line: int) -> None:
+    def _measure(self, example: Example, statistics: FileStatistics, path: str, line: int) -> None:
         count, settings = self.settings.count_tokens, self.settings
         if count is None:
             return
@@ -250,7 +249,7 @@ class _Checker:
         ):
             if tokens > limit:
                 message = f"the {name} has {tokens} tokens, more than {limit}"
-                self._add("too_long_for_model", message, statistics.path, line)
+                self._add("too_long_for_model", message, path, line)
 
     def _add_match(self, match: Match) -> None:
         own = self.report.files[self.index.get_file(match.index)].path

@@ -243,6 +243,10 @@ class _Mender:
             if key in kept:
                 self._note("changed", "repeated_triplet", f"{mended.key} given twice", text)
             kept.setdefault(key, mended)
+        if triplets and not kept:
+            message = "none of its triplets is left, and without them it would teach that none are"
+            self._note("dropped record", "no_triplet_left", message, example.text)
+            return None
         return Example(text, tuple(kept.values()), example.id)
 
     def _mend_triplet(self, triplet: Triplet, text: str, *, shifted: bool) -> Triplet | None:

@@ -99,9 +99,10 @@ def test_relation_record_reads_types() -> None:
 
 def test_relation_record_drops_an_entry_without_tail() -> None:
     found, problems = collect()
-    record = {"text": "t", "relation": [{"head": "甲", "relation": "r"}]}
+    record: dict[str, Any] = {"text": "t", "relation": [{"head": "甲", "relation": "r"}]}
+    record["relation"].append({"head": "甲", "relation": "r", "tail": "乙"})
     (example,) = parse_relation_record(record, problems)
-    assert example.triplets == ()
+    assert [triplet.key for triplet in example.triplets] == [("甲", "r", "乙")]
     assert [(p.reason, p.action) for p in found] == [("missing_field", "dropped triplet")]
 
 

@@ -77,6 +77,21 @@ def test_brat_text_counts_where_the_annotation_differs(document: Path) -> None:
     assert [(p.reason, p.action) for p in found] == [("offset_mismatch", "changed")]
 
 
+def test_brat_annotation_counts_where_every_offset_is_shifted(document: Path) -> None:
+    (document / "1.txt").write_text("　" + TEXT, encoding="utf-8")
+    found: list[Problem] = []
+    (example,) = read_examples(document, on_problem=found.append)
+    assert example.triplets[0].key[0] == "母亲"
+    assert example.triplets[0].subject_span is None
+    assert ("offset_mismatch", 1) in [(p.reason, p.line) for p in found]
+
+
+def test_brat_arguments_count_by_their_names(document: Path) -> None:
+    turned = ANNOTATION.replace("Arg1:T1 Arg2:T2", "Arg2:T2 Arg1:T1")
+    (document / "1.ann").write_text(turned, encoding="utf-8")
+    assert load_examples(document)[0].triplets[0].key == ("母亲", "Located", "家\n乡")
+
+
 def test_brat_documents_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for name in ("10", "9", "b"):
         (tmp_path / f"{name}.txt").write_text(name, encoding="utf-8")

@@ -42,3 +42,19 @@ def test_canonical_reports_fields_it_has_no_place_for() -> None:
     assert example.text == "a"
     assert [(p.reason, p.action) for p in found] == [("field_left_out", "changed")]
     assert "'source'" in found[0].message
+
+
+def test_canonical_reports_fields_of_a_triplet_it_has_no_place_for() -> None:
+    found: list[Problem] = []
+    record = {"text": "a", "triplets": [{**ITEM, "evidence": "a", "confidence": 0.5}]}
+    (example,) = parse_canonical_record(record, Problems(Path("f"), found.append))
+    assert example.triplets[0].confidence == 0.5
+    assert [(p.reason, "'evidence'" in p.message) for p in found] == [("field_left_out", True)]
+
+
+def test_canonical_record_that_lost_all_triplets_is_no_negative() -> None:
+    found: list[Problem] = []
+    record = {"text": "a", "triplets": [{**ITEM, "object": ""}]}
+    with pytest.raises(DataError, match="none of the 1 triplets"):
+        list(parse_canonical_record(record, Problems(Path("f"), found.append)))
+    assert [(p.reason, p.action) for p in found] == [("empty_item", "dropped triplet")]

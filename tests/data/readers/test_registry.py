@@ -39,6 +39,8 @@ def test_majority_of_the_first_records_decides() -> None:
     ("head", "message"),
     [
         (Head(Path("f"), ("hello",)), "first line is 'hello'"),
+        (Head(Path("f"), ("未知 0", "合作 1")), "is a relation schema"),
+        (Head(Path("f"), ("?",), (), b"PK\x03\x04"), "Excel file"),
         (Head(Path("f"), (), ({"text": "a"},)), "for canonical .* it lacks 'triplets'"),
         (Head(Path("f"), (), ({"input": "a"},)), "lacks 'instruction', 'output'"),
         (

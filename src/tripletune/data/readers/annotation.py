@@ -12,6 +12,7 @@ from tripletune.data.readers.fields import (
     get_list,
     get_mapping,
     get_text,
+    tally_extra_fields,
 )
 from tripletune.data.readers.problem import Problems, RecordFault, shorten
 from tripletune.schema import Example, Span, Triplet
@@ -23,6 +24,11 @@ __all__ = [
     "parse_relation_record",
     "parse_span_record",
 ]
+
+_OFFSET_FIELDS = frozenset({"text", "spo_list", "ID", "id"})
+_SPAN_FIELDS = frozenset({"text", "entities", "relations", "id"})
+_DUMP_FIELDS = frozenset({"text", "triple_list", "triple_list_gold", "id"})
+_RELATION_FIELDS = frozenset({"text", "relation", "id"})
 
 
 def parse_offset_record(record: Mapping[str, Any], problems: Problems) -> Iterator[Example]:
@@ -44,6 +50,7 @@ def parse_offset_record(record: Mapping[str, Any], problems: Problems) -> Iterat
             continue
         spans = {"subject_span": subject_span, "object_span": object_span}
         add_triplet(triplets, problems, subject, relation, object_, **spans)
+    tally_extra_fields(record, _OFFSET_FIELDS, problems)
     yield build_example(problems, text, triplets, record.get("ID", record.get("id")))
 
 
@@ -89,6 +96,7 @@ def parse_span_record(record: Mapping[str, Any], problems: Problems) -> Iterator
             subject_span=subject[2],
             object_span=object_[2],
         )
+    tally_extra_fields(record, _SPAN_FIELDS, problems)
     yield build_example(problems, text, triplets, record.get("id"))
 
 
@@ -111,6 +119,7 @@ def parse_dump_record(record: Mapping[str, Any], problems: Problems) -> Iterator
             problems.drop_triplet(fault.reason, fault.message, value=entry)
             continue
         add_triplet(triplets, problems, *items)
+    tally_extra_fields(record, _DUMP_FIELDS, problems)
     yield build_example(problems, text, triplets, record.get("id"))
 
 
@@ -128,6 +137,7 @@ def parse_relation_record(record: Mapping[str, Any], problems: Problems) -> Iter
         types = [entry.get(key) for key in ("head_type", "tail_type")]
         subject_type, object_type = (name if isinstance(name, str) else "" for name in types)
         add_triplet(triplets, problems, *items, subject_type=subject_type, object_type=object_type)
+    tally_extra_fields(record, _RELATION_FIELDS, problems)
     yield build_example(problems, text, triplets, record.get("id"))
 
 

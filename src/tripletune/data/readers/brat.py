@@ -24,7 +24,8 @@ _ENTITY = re.compile(
     r"\A(?P<id>T\S*)\t(?P<type>\S+) (?P<ranges>\d+ \d+(?:;\d+ \d+)*)(?:\t(?P<text>.*))?\Z"
 )
 _RELATION = re.compile(
-    r"\A(?P<id>R\S*)\t(?P<type>\S+) [^:\s]+:(?P<subject>\S+) [^:\s]+:(?P<object>\S+)\s*\Z"
+    r"\A(?P<id>R\S*)\t(?P<type>\S+) (?P<first>[^:\s]+):(?P<subject>\S+) "
+    r"(?P<second>[^:\s]+):(?P<object>\S+)\s*\Z"
 )
 _LEFT_OUT = {"*": "coreference", "E": "event", "A": "attribute", "M": "attribute", "#": "note",
              "N": "normalisation"}  # fmt: skip
@@ -64,7 +65,7 @@ def read_brat(path: Path, problems: Problems) -> Iterator[Example]:
 
 
 def _read_document(annotation: Path, problems: Problems) -> Iterator[Example]:
-    problems.path = annotation
+    problems.path, problems.num_lost_triplets = annotation, 0
     text_path = annotation.with_suffix(".txt")
     check_file(text_path)
     problems.line = None
@@ -95,9 +96,12 @@ def _read_document(annotation: Path, problems: Problems) -> Iterator[Example]:
             )
     try:
         triplets = _build_triplets(mentions, relations, problems)
-        yield build_example(problems, text, triplets, annotation.stem)
+        example = build_example(problems, text, triplets, annotation.stem)
     except RecordFault as fault:
         problems.drop_record(fault.reason, fault.message)
+        return
+    problems.line = 1
+    yield example
 
 
 def _add_mention(
@@ -116,19 +120,24 @@ def _add_mention(
     # Brat writes line breaks inside an annotation as spaces.
     name = " ".join(text[start:end] for start, end in ranges)
     stated = match.group("text")
+    span = Span(*ranges[0]) if len(ranges) == 1 else None
     if stated is not None and "".join(stated.split()) != "".join(name.split()):
+        # Line ends or a byte order mark changed after annotation shift every offset.
+        is_shifted = bool(stated.strip()) and stated in text
         problems.change(
             "offset_mismatch",
             f"{match.group('id')}: the text holds {shorten(name)}, the annotation says "
-            f"{shorten(stated)}; the text counts",
+            f"{shorten(stated)}; "
+            + ("the annotation counts, its span is left out" if is_shifted else "the text counts"),
             value=match.group(),
         )
+        if is_shifted:
+            name, span = stated, None
     if not name.strip():
         problems.drop_triplet(
             "empty_item", f"{match.group('id')} covers only white space", value=match.group()
         )
         return
-    span = Span(*ranges[0]) if len(ranges) == 1 else None
     mentions[match.group("id")] = _Mention(name, match.group("type"), span)
 
 
@@ -156,7 +165,10 @@ def _build_triplets(
     triplets: list[Triplet] = []
     for number, match in relations:
         problems.line = number
-        unknown = [name for name in match.group("subject", "object") if name not in mentions]
+        ends = match.group("subject", "object")
+        if match.group("first", "second") == ("Arg2", "Arg1"):
+            ends = ends[::-1]
+        unknown = [name for name in ends if name not in mentions]
         if unknown:
             problems.drop_triplet(
                 "unknown_entity",
@@ -164,7 +176,7 @@ def _build_triplets(
                 value=match.group(),
             )
             continue
-        subject, object_ = mentions[match.group("subject")], mentions[match.group("object")]
+        subject, object_ = (mentions[name] for name in ends)
         add_triplet(
             triplets,
             problems,

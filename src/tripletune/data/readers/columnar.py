@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tripletune.data.readers.problem import Problems
 from tripletune.data.readers.source import Head, check_file
 from tripletune.errors import DataError, MissingPackageError
 
@@ -31,7 +30,7 @@ def score_dataset(head: Head) -> int:
     return 1000 * any((head.path / name).is_file() for name in names)
 
 
-def iter_parquet_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, Any]]:
+def iter_parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a Parquet file as JSON-like objects, a batch at a time.
 
     Raises:
@@ -44,12 +43,12 @@ def iter_parquet_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, A
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                yield from _iter_batch(batch, problems)
+                yield from _iter_batch(batch)
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"cannot be read as Parquet: {_first_line(error)}", path=path) from error
 
 
-def iter_arrow_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, Any]]:
+def iter_arrow_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a data set folder that `datasets` saved.
 
     Raises:
@@ -62,11 +61,10 @@ def iter_arrow_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, Any
             f"holds the splits {', '.join(splits)}; name one of these folders", path=path
         )
     for file in _list_arrow_files(path):
-        problems.path = file
         try:
             with arrow.memory_map(str(file)) as source:
                 for batch in arrow.ipc.open_stream(source):
-                    yield from _iter_batch(batch, problems)
+                    yield from _iter_batch(batch)
         except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
             raise DataError(f"cannot be read as Arrow: {_first_line(error)}", path=file) from error
 
@@ -101,11 +99,10 @@ def _is_slot(item: object) -> bool:
     return isinstance(item, Mapping) and {"name", "value"} <= set(item)
 
 
-def _iter_batch(batch: Any, problems: Problems) -> Iterator[Mapping[str, Any]]:
+def _iter_batch(batch: Any) -> Iterator[Mapping[str, Any]]:
     # Damaged offsets would make reading the values reach outside the file, and end the process.
     batch.validate(full=True)
     for row in batch.to_pylist():
-        problems.line = (problems.line or 0) + 1
         yield clean_row(row)
 
 

@@ -23,6 +23,7 @@ def parse_document_record(record: Mapping[str, Any], problems: Problems) -> Iter
     """One example a paragraph, since relations may cross sentences; entity types are kept."""
     document = record.get("doc_id")
     for number, paragraph in enumerate(get_list(record, "paragraphs")):
+        problems.num_lost_triplets = 0
         try:
             paragraph = get_mapping(paragraph, "paragraph")
             identifier = paragraph.get("paragraph_id", number)

@@ -10,14 +10,22 @@ from tripletune.errors import DataError
 from tripletune.schema import Example, Triplet
 
 __all__ = [
+    "TripletKey",
+    "add_new_triplets",
     "add_triplet",
     "build_example",
+    "check_text",
+    "check_triplets_left",
     "get_field",
     "get_list",
     "get_mapping",
     "get_text",
     "merge_triplets",
+    "tally_extra_fields",
 ]
+
+TripletKey = tuple[tuple[str, str, str], tuple[tuple[str, str], ...]]
+"""What tells the triplets of one example apart: items and object slots."""
 
 
 def get_field(record: Mapping[str, Any], name: str) -> Any:
@@ -101,9 +109,13 @@ def add_triplet(
         )
 
 
-def merge_triplets(triplets: Iterable[Triplet], problems: Problems) -> tuple[Triplet, ...]:
-    """The triplets in order, each once; those that differ in object slots are different."""
-    kept: dict[tuple[object, ...], Triplet] = {}
+def add_new_triplets(
+    kept: dict[TripletKey, Triplet], triplets: Iterable[Triplet], problems: Problems
+) -> None:
+    """Put the triplets that are not there yet behind the kept ones, and report the others.
+
+    Triplets that differ in object slots are different.
+    """
     for triplet in triplets:
         key = (triplet.key, triplet.object_slots)
         if key not in kept:
@@ -112,6 +124,12 @@ def merge_triplets(triplets: Iterable[Triplet], problems: Problems) -> tuple[Tri
         problems.change(
             "repeated_triplet", f"triplet {triplet.key!r} is given twice", value=triplet.key
         )
+
+
+def merge_triplets(triplets: Iterable[Triplet], problems: Problems) -> tuple[Triplet, ...]:
+    """The triplets in order, each once; those that differ in object slots are different."""
+    kept: dict[TripletKey, Triplet] = {}
+    add_new_triplets(kept, triplets, problems)
     return tuple(kept.values())
 
 
@@ -121,12 +139,46 @@ def build_example(
     """The example of a text and its triplets, repeated ones merged.
 
     Raises:
-        RecordFault: the text is empty.
+        RecordFault: the text is empty, or all triplets of the record were dropped: without them it
+            would state that there are none.
+    """
+    check_text(text)
+    kept = merge_triplets(triplets, problems)
+    check_triplets_left(kept, problems)
+    return Example(
+        text,
+        kept,
+        str(identifier) if isinstance(identifier, (str, int)) else None,
+    )
+
+
+def check_text(text: str) -> None:
+    """Check that a text holds something.
+
+    Raises:
+        RecordFault: it does not.
     """
     if not text.strip():
         raise RecordFault("empty_text", f"text: {text!r} is empty; needed is a sentence")
-    return Example(
-        text,
-        merge_triplets(triplets, problems),
-        str(identifier) if isinstance(identifier, (str, int)) else None,
-    )
+
+
+def check_triplets_left(triplets: Sequence[Triplet], problems: Problems) -> None:
+    """Check that a record which stated triplets has one left.
+
+    Raises:
+        RecordFault: all were dropped; without them the record would state that there are none.
+    """
+    if not triplets and problems.num_lost_triplets:
+        raise RecordFault(
+            "no_triplet_left",
+            f"none of the {problems.num_lost_triplets} triplets of the record can be used, and "
+            "without them it would teach that there are none",
+        )
+
+
+def tally_extra_fields(
+    record: Mapping[str, Any], known: frozenset[str], problems: Problems
+) -> None:
+    """Count the fields that have no place in an example, such as DuIE's `postag`."""
+    for name in record.keys() - known:
+        problems.tallies[f"field {name!r} left out"] += 1

@@ -96,7 +96,7 @@ def _parse_each(
 ) -> Iterator[Example]:
     parse = form.parse
     for line, value in values:
-        problems.line = line
+        problems.line, problems.num_lost_triplets = line, 0
         try:
             if type(value) is not dict and not isinstance(value, Mapping):
                 raise RecordFault(

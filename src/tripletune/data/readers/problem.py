@@ -63,6 +63,9 @@ class Problems:
     with it every problem is passed on and reading goes on. Changes that lose nothing (a repeated
     triplet merged, a masked name restored) never raise.
 
+    `num_lost_triplets` counts the triplets dropped since a reader last set it to 0, which each does
+    at the beginning of a record.
+
     Args:
         path: The file being read.
         on_problem: Called with each `Problem`; None raises instead.
@@ -73,6 +76,7 @@ class Problems:
         self.line: int | None = None
         self.stopped = False
         self.tallies: Counter[str] = Counter()
+        self.num_lost_triplets = 0
         self._on_problem = on_problem
 
     def drop_record(self, reason: str, message: str, *, value: object = "") -> None:
@@ -89,6 +93,7 @@ class Problems:
         Raises:
             DataError: problems are not collected.
         """
+        self.num_lost_triplets += 1
         self._report(reason, "dropped triplet", message, value)
 
     def change(self, reason: str, message: str, *, value: object = "") -> None:

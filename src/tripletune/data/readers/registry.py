@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -51,6 +52,9 @@ from tripletune.schema import Example
 __all__ = ["FORMATS", "get_format", "parse_rows", "recognise_format", "recognise_records"]
 
 _HEAD_ROWS = 20
+_AS_SCHEMA = "name it as the schema (--schema) instead"
+_LABEL_LINE = re.compile(r"\S.{0,60}[\s,]\d+\s*\Z")
+_PACKED = {b"PK": "a ZIP or Excel file", b"\x1f\x8b": "a gzip file"}
 
 
 def _has(*names: str) -> Matches:
@@ -86,11 +90,11 @@ def _has_prompt(record: Mapping[str, Any]) -> bool:
 
 
 def _read_parquet(path: Path, problems: Problems) -> Iterator[Example]:
-    return parse_rows(iter_parquet_rows(path, problems), problems)
+    return parse_rows(iter_parquet_rows(path), problems)
 
 
 def _read_dataset(path: Path, problems: Problems) -> Iterator[Example]:
-    return parse_rows(iter_arrow_rows(path, problems), problems)
+    return parse_rows(iter_arrow_rows(path), problems)
 
 
 FORMATS: tuple[Format, ...] = (
@@ -284,12 +288,16 @@ def _describe_unknown(head: Head) -> str:
     if head.path.is_dir():
         return f"is a folder and holds neither brat files nor a saved data set; {remedy}"
     first = next((record for record in head.records if isinstance(record, Mapping)), None)
+    if head.magic[:2] in _PACKED:
+        return f"is {_PACKED[head.magic[:2]]}, not text; unpack it or save it as CSV or JSON lines"
     if first is None:
         line = head.lines[0] if head.lines else ""
+        if len(head.lines) > 1 and all(map(_LABEL_LINE.match, head.lines)):
+            return f"is a relation schema (a table of labels), not data; {_AS_SCHEMA}"
         return f"is of no known format: the first line is {shorten(line)}; {remedy}"
     present = set(first)
     if {"predicate", "subject_type", "object_type"} <= present:
-        return "is a relation schema, not data; name it as the schema (--schema) instead"
+        return f"is a relation schema, not data; {_AS_SCHEMA}"
     forms = [(known, known.form) for known in FORMATS if known.form is not None]
     near, form = max(forms, key=lambda pair: len(present & set(pair[1].fields)))
     lacking = [name for name in form.fields if name not in present]

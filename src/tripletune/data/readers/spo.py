@@ -12,12 +12,14 @@ from tripletune.data.readers.fields import (
     get_list,
     get_mapping,
     get_text,
+    tally_extra_fields,
 )
 from tripletune.data.readers.problem import Problems, RecordFault, shorten
 from tripletune.schema import Example, Triplet
 
 __all__ = ["parse_spo_record"]
 
+_FIELDS = frozenset({"text", "spo_list", "id"})
 _VALUE = "@value"
 
 
@@ -26,8 +28,8 @@ def parse_spo_record(record: Mapping[str, Any], problems: Problems) -> Iterator[
 
     An object is a string (DuIE 1.0) or `{"@value": ..., slot: ...}` (DuIE 2.0, CMeIE); further
     slots become `object_slots`. An entry may also be a list `[subject, predicate, object]`.
-    `postag` has no place in an example and is left out; so is CMeIE's `Combined` (the pair spans
-    sentences), whose count is kept in `problems.tallies`.
+    Further fields, such as `postag`, have no place in an example; nor has CMeIE's `Combined` (the
+    pair spans sentences). They are counted in `problems.tallies`.
     """
     text = get_text(record, "text")
     triplets: list[Triplet] = []
@@ -36,6 +38,7 @@ def parse_spo_record(record: Mapping[str, Any], problems: Problems) -> Iterator[
             _add_entry(triplets, problems, entry)
         except RecordFault as fault:
             problems.drop_triplet(fault.reason, fault.message, value=entry)
+    tally_extra_fields(record, _FIELDS, problems)
     yield build_example(problems, text, triplets, record.get("id"))
 
 

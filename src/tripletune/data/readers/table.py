@@ -25,7 +25,9 @@ __all__ = [
     "score_tsv",
 ]
 
-NO_RELATION = frozenset({"unknown", "Unknown", "NA", "no_relation", "无关系", "未知"})
+NO_RELATION = frozenset(
+    {"unknown", "Unknown", "NA", "N/A", "no_relation", "None", "none", "无关系", "无", "未知"}
+)
 """Relation labels that mean: the pair was judged and stands in no relation."""
 
 MASKED_RELATIONS = (
@@ -163,6 +165,7 @@ def _read_row(
             value=cells,
         )
         return
+    problems.num_lost_triplets = 0
     row = {name: cells[place] for name, place in columns.items()}
     types = {
         "subject_type": row.get("subject_type") or kinds.get("subject", ""),
@@ -203,6 +206,7 @@ def _iter_masked(path: Path, problems: Problems) -> Iterator[Example]:
     names = _load_relation_names(path, problems)
     for _, line in iter_lines(path, problems):
         match = _MASKED.match(line)
+        problems.num_lost_triplets = 0
         try:
             if match is None:
                 raise RecordFault(
