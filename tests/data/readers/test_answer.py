@@ -25,6 +25,9 @@ def keys(answer: str, *relations: str) -> list[tuple[str, str, str]]:
         '[{"subject": "甲", "predicate": "位于", "object": "乙"}, ["丙", "位于", "丁"]]',
         '```json\n[{"head": "甲", "relation": "位于", "tail": "乙"}, '
         '{"主体": "丙", "关系": "位于", "客体": {"@value": "丁"}}]\n```',
+        "[{'head': '甲', 'relation': '位于', 'tail': '乙'}, ('丙', '位于', '丁')]",
+        '{"位于": [{"head": "甲", "tail": "乙"}, {"subject": "丙", "object": "丁"}]}',
+        '{"三元组": [["甲", "位于", "乙"], {"subject": "丙", "relation": "位于", "object": "丁"}]}',
     ],
 )
 def test_answer_reads_every_form(answer: str) -> None:

@@ -64,3 +64,21 @@ def test_test_files_have_a_list_of_labels() -> None:
 def test_unusable_records_are_named(record: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         keys(record)
+
+
+@pytest.mark.parametrize("task", ["NER", "EE", "EEA"])
+def test_records_of_other_tasks_are_no_negatives(task: str) -> None:
+    record = {"task": task, **build(["人物"], output={"人物": []})}
+    with pytest.raises(DataError, match=f"task '{task}' is not about relations"):
+        list(parse_iepile_record(record, Problems(Path("f"))))
+
+
+def test_answers_that_are_no_text_are_read() -> None:
+    record = {**build(["r"]), "output": {"r": [{"head": "a", "tail": "b"}]}}
+    assert keys(record) == [("a", "r", "b", "", "")]
+
+
+def test_an_answer_that_names_a_relation_twice_is_named() -> None:
+    record = {**build(["r"]), "output": '{"r": [{"head": "a", "tail": "b"}], "r": []}'}
+    with pytest.raises(DataError, match="key 'r' stands twice"):
+        keys(record)

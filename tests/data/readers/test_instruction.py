@@ -21,6 +21,14 @@ def test_instruction_record_is_read() -> None:
     assert list(parse_instruction_record(record, Problems(Path("f")))) == [EXPECTED]
 
 
+@pytest.mark.parametrize(
+    "output", [[["甲", "位于", "乙"]], {"位于": [{"head": "甲", "tail": "乙"}]}]
+)
+def test_instruction_record_with_an_output_that_is_no_text(output: object) -> None:
+    record = {"instruction": "抽取", "input": "甲位于乙。", "output": output}
+    assert list(parse_instruction_record(record, Problems(Path("f")))) == [EXPECTED]
+
+
 def test_instruction_record_with_the_text_in_the_instruction() -> None:
     record = {"instruction": "抽取：\n甲位于乙。", "input": "", "output": "(甲, 位于, 乙)"}
     assert list(parse_instruction_record(record, Problems(Path("f")))) == [EXPECTED]

@@ -83,6 +83,7 @@ def test_line_json_is_told_from_a_document(path: Path, text: str, expected: bool
         ('{"a": }', "broken JSON at character 7"),
         ("[" * 100_000, "broken JSON|cannot be read"),
         ("9" * 5000, "cannot be read"),
+        ('{"a": {"b": 1, "b": 2}}', "key 'b' stands twice"),
         (r'"\udc00"', "half a surrogate pair"),
     ],
 )
@@ -90,6 +91,14 @@ def test_json_lines_name_what_is_broken(path: Path, line: str, message: str) -> 
     path.write_text('{"a": 1}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=f":2: .*(?:{message})"):
         list(iter_json(path, Problems(path)))
+
+
+def test_document_goes_on_after_an_object_that_names_a_key_twice(path: Path) -> None:
+    path.write_text('[{"a": 1, "a": 2},\n{"a": 3}]', encoding="utf-8")
+    found: list[Problem] = []
+    values = list(iter_document(path, Problems(path, found.append)))
+    assert values == [(2, {"a": 3})]
+    assert [(p.reason, p.line) for p in found] == [("broken_json", 1)]
 
 
 def test_document_and_lines_give_the_same_values(path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import ast
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from tripletune.data.linearize import EMPTY_TARGET, parse_free, parse_target
-from tripletune.data.readers.document import has_lone_surrogate
+from tripletune.data.readers.document import RepeatedKeyError, has_lone_surrogate, load_json
 from tripletune.data.readers.fields import add_triplet
 from tripletune.data.readers.problem import Problems, RecordFault, shorten
 from tripletune.errors import DataError
@@ -69,15 +70,10 @@ def parse_json_answer(source: str, problems: Problems) -> list[Triplet]:
     Raises:
         RecordFault: it is not JSON, or holds something other than triplets.
     """
-    try:
-        value = json.loads(source)
-    except (ValueError, RecursionError) as error:
-        raise RecordFault(
-            "broken_json", f"the answer {shorten(source)} is not JSON: {error}", value=source
-        ) from error
+    value = _load_answer(source)
     if has_lone_surrogate(source, value):
         raise RecordFault("lone_surrogate", f"half a surrogate pair in {shorten(source)}")
-    entries = [value] if isinstance(value, Mapping) else value
+    entries = _list_entries(value)
     if not isinstance(entries, list):
         raise RecordFault("not_extraction", f"the answer {shorten(source)} is no list of triplets")
     if entries and all(isinstance(entry, str) for entry in entries):
@@ -90,6 +86,36 @@ def parse_json_answer(source: str, problems: Problems) -> list[Triplet]:
     for entry in entries:
         _add_entry(triplets, entry, problems)
     return triplets
+
+
+def _load_answer(source: str) -> Any:
+    """The value of a JSON answer, or of one that Python wrote with its own quotation marks."""
+    try:
+        return load_json(source)
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, RepeatedKeyError):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+                return ast.literal_eval(source.strip())
+        raise RecordFault(
+            "broken_json", f"the answer {shorten(source)} is not JSON: {error}", value=source
+        ) from error
+
+
+def _list_entries(value: object) -> object:
+    """The triplets of an answer that may be one, a list, or lists under names.
+
+    Under the name of a relation stand pairs, under any other name (`triplets`, 三元组) triplets.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if any(_find(value, names) is not None for names in (_SUBJECTS, _OBJECTS)):
+        return [value]
+    entries: list[object] = []
+    for name, listed in value.items():
+        for entry in listed if isinstance(listed, list) else [listed]:
+            is_pair = isinstance(entry, Mapping) and _find(entry, _RELATIONS) is None
+            entries.append({**entry, "relation": name} if is_pair else entry)
+    return entries
 
 
 def take_relation_names(question: str) -> tuple[str, ...]:
@@ -106,7 +132,7 @@ def _parse_exact(answer: str) -> list[Triplet] | None:
 
 
 def _add_entry(triplets: list[Triplet], entry: object, problems: Problems) -> None:
-    if isinstance(entry, list) and len(entry) == 3:
+    if isinstance(entry, (list, tuple)) and len(entry) == 3:
         add_triplet(triplets, problems, *entry)
         return
     items = None

@@ -5,17 +5,32 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tripletune.data.readers.problem import Problems, shorten
 
-__all__ = ["Document", "has_lone_surrogate"]
+__all__ = ["Document", "RepeatedKeyError", "has_lone_surrogate", "load_json"]
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _BLANK_OR_COMMA = re.compile(r"[ \t\r\n,]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _FIRST_CHUNK_BYTES = 1 << 16
+
+
+class RepeatedKeyError(ValueError):
+    """An object names one key twice; Python would keep the last value and lose the others."""
+
+
+def load_json(source: str) -> Any:
+    """The value that a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, or an object in it names a key twice (`RepeatedKeyError`).
+        RecursionError: it is nested too deeply.
+    """
+    return _STRICT.decode(source)
 
 
 def has_lone_surrogate(source: str, value: object) -> bool:
@@ -27,6 +42,21 @@ def has_lone_surrogate(source: str, value: object) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    built = dict(pairs)
+    if len(built) < len(pairs):
+        raise RepeatedKeyError(_describe_repeated(pairs))
+    return built
+
+
+def _describe_repeated(pairs: list[tuple[str, Any]]) -> str:
+    key = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+    return f"key {key!r} stands twice in one object"
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_build_object)
 
 
 class Document:
@@ -41,7 +71,8 @@ class Document:
         self._file = file
         self._problems = problems
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._json = json.JSONDecoder()
+        self._json = json.JSONDecoder(object_pairs_hook=self._build_object)
+        self._repeated = ""
         self._buffer = ""
         self._line = 1
         self._at_end = False
@@ -61,6 +92,11 @@ class Document:
             if taken is None:
                 return
             source, value = taken
+            if self._repeated:
+                self._problems.drop_record(
+                    "broken_json", f"{self._repeated}; needed is each key once", value=source
+                )
+                continue
             if has_lone_surrogate(source, value):
                 self._problems.drop_record(
                     "lone_surrogate",
@@ -91,6 +127,7 @@ class Document:
     def _take(self) -> tuple[str, object] | None:
         """The source and value at the front of the buffer, or None when reading must end."""
         while True:
+            self._repeated = ""
             try:
                 value, end = self._json.raw_decode(self._buffer)
             except (ValueError, RecursionError) as error:
@@ -103,6 +140,13 @@ class Document:
             source = self._buffer[:end]
             self._consume(end)
             return source, value
+
+    def _build_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        built = dict(pairs)
+        if len(built) < len(pairs):
+            # Not raised: the value has an end, so the next one can still be found.
+            self._repeated = _describe_repeated(pairs)
+        return built
 
     def _report_broken(self, error: Exception) -> None:
         if self._problems.stopped:

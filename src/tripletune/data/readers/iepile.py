@@ -6,17 +6,24 @@ empty; the records of a sentence are joined by the caller.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tripletune.data.readers.document import has_lone_surrogate
-from tripletune.data.readers.fields import add_triplet, build_example, get_mapping, get_text
+from tripletune.data.readers.document import has_lone_surrogate, load_json
+from tripletune.data.readers.fields import (
+    add_triplet,
+    build_example,
+    get_field,
+    get_mapping,
+    get_text,
+)
 from tripletune.data.readers.problem import Problems, RecordFault, shorten
 from tripletune.schema import Example, Triplet
 
 __all__ = ["parse_iepile_record"]
 
+_OTHER_TASKS = frozenset({"NER", "EE", "EET", "EEA", "ED", "EAE"})
+"""Tasks of the corpus that are not about relations; nothing follows from them about triplets."""
 _PAIR_KEYS = (("head", "tail"), ("subject", "object"))
 
 
@@ -26,6 +33,13 @@ def parse_iepile_record(record: Mapping[str, Any], problems: Problems) -> Iterat
     `output` is `{relation: [{"head", "tail"}]}`, or `{entity type: {entity: {attribute: value}}}`
     for the knowledge-graph task; `label` is a list of `{"head", "relation", "tail"}`.
     """
+    task = record.get("task")
+    if isinstance(task, str) and task.upper() in _OTHER_TASKS:
+        raise RecordFault(
+            "not_extraction",
+            f"task {task!r} is not about relations; read are RE, SPO and KG",
+            value=task,
+        )
     question = get_mapping(_load(record, "instruction"), "instruction")
     text = get_text(question, "input")
     triplets: list[Triplet] = []
@@ -44,9 +58,11 @@ def parse_iepile_record(record: Mapping[str, Any], problems: Problems) -> Iterat
 
 
 def _load(record: Mapping[str, Any], name: str) -> object:
-    source = get_text(record, name)
+    source = get_field(record, name)
+    if not isinstance(source, str):
+        return source
     try:
-        value = json.loads(source)
+        value = load_json(source)
     except (ValueError, RecursionError) as error:
         raise RecordFault(
             "broken_json", f"{name}: {shorten(source)} is not JSON: {error}", value=source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -32,9 +33,17 @@ def parse_instruction_record(record: Mapping[str, Any], problems: Problems) -> I
     text = get_text(record, "input")
     if not text.strip() and instruction.strip():
         instruction, text = split_prompt(instruction)
-    answer = get_text(record, "output")
+    answer = _get_answer(record)
     triplets = parse_answer(answer, problems, relations=take_relation_names(instruction))
     yield build_example(problems, text, triplets, record.get("id"))
+
+
+def _get_answer(record: Mapping[str, Any]) -> str:
+    """The output, also where it stands as a list or object and not as the text of one."""
+    answer = record.get("output")
+    if isinstance(answer, (list, dict)):
+        return json.dumps(answer, ensure_ascii=False)
+    return get_text(record, "output")
 
 
 def parse_context_record(record: Mapping[str, Any], problems: Problems) -> Iterator[Example]:

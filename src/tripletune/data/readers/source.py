@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tripletune.data.readers.document import Document, has_lone_surrogate
+from tripletune.data.readers.document import Document, has_lone_surrogate, load_json
 from tripletune.data.readers.problem import Problems, shorten
 from tripletune.errors import DataError
 
@@ -199,7 +199,7 @@ def _try_json(text: str) -> tuple[object] | None:
 
 def _load_line(line: str, problems: Problems) -> tuple[object] | None:
     try:
-        value = json.loads(line)
+        value = load_json(line)
     except json.JSONDecodeError as error:
         problems.drop_record(
             "broken_json",
