@@ -22,6 +22,8 @@ def keys(answer: str, *relations: str) -> list[tuple[str, str, str]]:
         "(甲, 位于, 乙)\n(丙, 位于, 丁)",
         "1. （甲，位于，乙）\n2. （丙，位于，丁）",
         "甲_位于_乙\n丙_位于_丁",
+        "(甲,位于,乙),(丙,位于,丁)",
+        "（甲，位于，乙）；（丙，位于，丁）。",
         '[{"subject": "甲", "predicate": "位于", "object": "乙"}, ["丙", "位于", "丁"]]',
         '```json\n[{"head": "甲", "relation": "位于", "tail": "乙"}, '
         '{"主体": "丙", "关系": "位于", "客体": {"@value": "丁"}}]\n```',
@@ -37,6 +39,10 @@ def test_answer_reads_every_form(answer: str) -> None:
 @pytest.mark.parametrize("answer", ["", "无", "[]", " 没有\n", "```json\n[]\n```"])
 def test_answer_without_triplets_is_empty(answer: str) -> None:
     assert keys(answer) == []
+
+
+def test_answer_keeps_brackets_inside_an_item() -> None:
+    assert keys("(a) (b, r, c)") == [("a) (b", "r", "c")]
 
 
 def test_answer_splits_at_a_relation_that_the_question_names() -> None:

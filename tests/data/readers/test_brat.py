@@ -92,6 +92,18 @@ def test_brat_arguments_count_by_their_names(document: Path) -> None:
     assert load_examples(document)[0].triplets[0].key == ("母亲", "Located", "家\n乡")
 
 
+def test_brat_folders_in_a_folder_are_read_and_named(tmp_path: Path) -> None:
+    for name in ("Training", "Testing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text(name, encoding="utf-8")
+        (tmp_path / name / "1.ann").write_text("", encoding="utf-8")
+    examples = load_examples(tmp_path)
+    assert [(e.id, e.text) for e in examples] == [
+        ("Testing/1", "Testing"),
+        ("Training/1", "Training"),
+    ]
+
+
 def test_brat_documents_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for name in ("10", "9", "b"):
         (tmp_path / f"{name}.txt").write_text(name, encoding="utf-8")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,37 @@ def test_records_of_one_triplet_are_grouped(tmp_path: Path) -> None:
     path = write(tmp_path, line % "b" + line % "c")
     expected = Example("t", (Triplet("a", "r", "b"), Triplet("a", "r", "c")))
     assert load_examples(path) == [expected]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "甲\t收购\t乙\t甲买下乙\n丙\t位于\t丁\t丙在丁",
+        "甲\t收购\t乙\t甲收购乙\n丙\t收购\t丁\t丙收购丁",
+    ],
+)
+def test_rows_without_a_header_may_have_the_relation_second(tmp_path: Path, rows: str) -> None:
+    path = write(tmp_path, rows)
+    found: list[Problem] = []
+    examples = list(read_examples(path, on_problem=found.append))
+    items = [row.split("\t") for row in rows.split("\n")]
+    assert [list(example.triplets[0].key) for example in examples] == [row[:3] for row in items]
+    assert [(p.reason, p.action) for p in found] == [("column_order", "changed")]
+
+
+@pytest.mark.parametrize(
+    "names", [("sentence", "head", "relation", "tail"), ("文本", "主体", "关系", "客体")]
+)
+def test_records_may_have_the_names_of_columns(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = tmp_path / "x.jsonl"
+    record = dict(zip(names, ("甲收购乙", "甲", "收购", "乙"), strict=True))
+    path.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+    (example,) = read_examples(path)
+    assert (example.text, example.triplets[0].key) == ("甲收购乙", ("甲", "收购", "乙"))
+
+
+def test_table_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("文本,主体,关系,客体\n甲收购乙,甲,收购,乙\n".encode("gb18030"))
+    with pytest.raises(DataError, match=r"reads as GB18030 \('文本,主体,关系,客体'\): iconv"):
+        list(read_examples(path))

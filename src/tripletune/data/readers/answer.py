@@ -20,6 +20,9 @@ __all__ = ["parse_answer", "parse_json_answer", "take_relation_names"]
 _FENCE = re.compile(r"\A\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _EMPTY_ANSWERS = frozenset({"", EMPTY_TARGET, "[]", "{}", "没有", "None", "none", "NULL", "null"})
 _QUOTED = re.compile(r"[\"“'‘]([^\"“”'‘’\n]{1,30})[\"”'’]")
+_GROUP = re.compile(r"[(（][^()（）]*[)）]")
+_GROUPS = re.compile(rf"\s*{_GROUP.pattern}(?:\s*[,，;；、]?\s*{_GROUP.pattern})+\s*[。.]?\s*\Z")
+_COMMA = re.compile("[,，]")
 _SUBJECTS = ("subject", "head", "主体", "头实体", "主语")
 _RELATIONS = ("relation", "predicate", "关系", "谓语", "type")
 _OBJECTS = ("object", "tail", "客体", "尾实体", "宾语")
@@ -48,6 +51,7 @@ def parse_answer(
     lines = [line for line in stripped.split("\n") if line.strip()]
     if "_" in lines[0] and lines[0].strip()[0] not in "(（":
         return _parse_underscored(lines, problems, relations)
+    answer = "\n".join(_split_groups(line) for line in lines)
     exact = _parse_exact(answer)
     if exact is not None:
         return exact
@@ -121,6 +125,16 @@ def _list_entries(value: object) -> object:
 def take_relation_names(question: str) -> tuple[str, ...]:
     """The names that a question puts in quotation marks, in order."""
     return tuple(dict.fromkeys(_QUOTED.findall(question)))
+
+
+def _split_groups(line: str) -> str:
+    """A line of several triplets in brackets, `(s,r,o),(s,r,o)`, as one line each."""
+    if _GROUPS.match(line) is None:
+        return line
+    groups = _GROUP.findall(line)
+    if any(len(_COMMA.split(group)) != 3 for group in groups):
+        return line
+    return "\n".join(groups)
 
 
 def _parse_exact(answer: str) -> list[Triplet] | None:

@@ -38,9 +38,9 @@ class _Mention(NamedTuple):
 
 
 def score_brat(head: Head) -> int:
-    """How well a path fits: a folder with `.ann` files, or lines of standoff annotation."""
+    """How well a path fits: a folder of `.ann` files, or lines of standoff annotation."""
     if head.path.is_dir():
-        return len(list(head.path.glob("*.ann")))
+        return len(_list_annotations(head.path))
     lines = sum(_ENTITY.match(line) is not None or _RELATION.match(line) is not None
                 for line in head.lines)  # fmt: skip
     if lines == 0 and head.path.suffix == ".txt" and head.path.with_suffix(".ann").is_file():
@@ -57,14 +57,21 @@ def read_brat(path: Path, problems: Problems) -> Iterator[Example]:
     if not path.is_dir():
         yield from _read_document(path.with_suffix(".ann"), problems)
         return
-    documents = sorted(path.glob("*.ann"), key=_natural_key)
+    documents = sorted(_list_annotations(path), key=_natural_key)
     if not documents:
         raise DataError("holds no .ann file; needed are .ann and .txt pairs", path=path)
     for document in documents:
-        yield from _read_document(document, problems)
+        yield from _read_document(document, problems, folder=path)
 
 
-def _read_document(annotation: Path, problems: Problems) -> Iterator[Example]:
+def _list_annotations(folder: Path) -> list[Path]:
+    """The `.ann` files of a folder, or of the folders in it (Training, Testing) if it has none."""
+    return list(folder.glob("*.ann")) or list(folder.glob("*/*.ann"))
+
+
+def _read_document(
+    annotation: Path, problems: Problems, *, folder: Path | None = None
+) -> Iterator[Example]:
     problems.path, problems.num_lost_triplets = annotation, 0
     text_path = annotation.with_suffix(".txt")
     check_file(text_path)
@@ -96,7 +103,8 @@ def _read_document(annotation: Path, problems: Problems) -> Iterator[Example]:
             )
     try:
         triplets = _build_triplets(mentions, relations, problems)
-        example = build_example(problems, text, triplets, annotation.stem)
+        name = annotation.relative_to(folder or annotation.parent).with_suffix("")
+        example = build_example(problems, text, triplets, name.as_posix())
     except RecordFault as fault:
         problems.drop_record(fault.reason, fault.message)
         return
@@ -191,5 +199,6 @@ def _build_triplets(
     return triplets
 
 
-def _natural_key(path: Path) -> tuple[int, str]:
-    return (int(path.stem) if path.stem.isdecimal() else 1 << 62, path.name)
+def _natural_key(path: Path) -> tuple[str, int, str]:
+    number = int(path.stem) if path.stem.isdecimal() else 1 << 62
+    return (path.parent.name, number, path.name)

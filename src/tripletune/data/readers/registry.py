@@ -37,6 +37,7 @@ from tripletune.data.readers.prose import parse_prose_record
 from tripletune.data.readers.source import Head
 from tripletune.data.readers.spo import parse_spo_record
 from tripletune.data.readers.table import (
+    has_row_fields,
     parse_row_record,
     read_csv,
     read_masked,
@@ -209,7 +210,7 @@ FORMATS: tuple[Format, ...] = (
     build_json_format(
         "rows",
         '{"text", "subject", "relation", "object"}, one triplet a record',
-        _has("text", "subject", "relation", "object"),
+        has_row_fields,
         parse_row_record,
         fields=("text", "subject", "relation", "object"),
         is_grouped=True,
@@ -290,6 +291,8 @@ def _describe_unknown(head: Head) -> str:
     first = next((record for record in head.records if isinstance(record, Mapping)), None)
     if head.magic[:2] in _PACKED:
         return f"is {_PACKED[head.magic[:2]]}, not text; unpack it or save it as CSV or JSON lines"
+    if head.fault:
+        return f"is of no known format, and {head.fault}"
     if first is None:
         line = head.lines[0] if head.lines else ""
         if len(head.lines) > 1 and all(map(_LABEL_LINE.match, head.lines)):

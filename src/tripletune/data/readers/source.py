@@ -41,12 +41,14 @@ class Head:
         lines: The first lines that hold something.
         records: Those of them that are JSON (or the first values of a JSON document).
         magic: The first four bytes; empty for a folder.
+        fault: What is wrong with the first line's encoding, or "".
     """
 
     path: Path
     lines: tuple[str, ...] = ()
     records: tuple[object, ...] = field(default=())
     magic: bytes = b""
+    fault: str = ""
 
 
 def check_file(path: Path) -> None:
@@ -156,6 +158,8 @@ def read_head(path: Path) -> Head:
     check_file(path)
     with path.open("rb") as file:
         magic = file.read(4)
+        file.seek(0)
+        fault = _find_fault(file.readline(_HEAD_BYTES))
     lines = _read_head_lines(path, limit=_HEAD_RECORDS)
     ignored = Problems(path, on_problem=lambda problem: None)
     records: list[object] = []
@@ -167,7 +171,7 @@ def read_head(path: Path) -> Head:
             records.append(value)
             if len(records) == _HEAD_RECORDS:
                 break
-    return Head(path, tuple(lines), tuple(records), magic)
+    return Head(path, tuple(lines), tuple(records), magic, fault)
 
 
 def _read_head_lines(path: Path, *, limit: int) -> list[str]:
@@ -236,6 +240,15 @@ def _describe_bytes(raw: bytes, error: UnicodeDecodeError) -> str:
         f"byte {error.start} of the line is 0x{raw[error.start]:02x}, which is not UTF-8; needed "
         f"is UTF-8. {hint}"
     )
+
+
+def _find_fault(raw: bytes) -> str:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # Less than three bytes before the end a character may only have been cut off.
+        return _describe_bytes(raw, error) if error.start < _HEAD_BYTES - 3 else ""
+    return ""
 
 
 def _suggest_name(path: Path) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 from tripletune.data.readers.fields import add_triplet, build_example, get_field, get_text
 from tripletune.data.readers.grouping import group_by_text
 from tripletune.data.readers.problem import Problems, RecordFault, shorten
-from tripletune.data.readers.source import Head, iter_lines
+from tripletune.data.readers.source import Head, iter_lines, read_head
 from tripletune.schema import Example, Triplet
 
 __all__ = [
     "NO_RELATION",
+    "has_row_fields",
     "parse_row_record",
     "read_csv",
     "read_masked",
@@ -81,6 +82,8 @@ def score_masked(head: Head) -> int:
 def read_tsv(path: Path, problems: Problems) -> Iterator[Example]:
     """Examples from rows `subject, object, relation, sentence`, or as the header names them.
 
+    Without a header, `subject, relation, object, sentence` is told by what stands in the sentences.
+
     Rows of one sentence become one example; a pair labelled unknown gives it no triplet.
     """
     return group_by_text(_iter_tsv(path, problems), problems)
@@ -102,13 +105,26 @@ def read_masked(path: Path, problems: Problems) -> Iterator[Example]:
 
 
 def parse_row_record(record: Mapping[str, Any], problems: Problems) -> Iterator[Example]:
-    """The example of one `{"text", "subject", "relation", "object"}` record, types if given."""
-    items = [get_field(record, name) for name in ("subject", "relation", "object")]
-    types = {name: record.get(name) or "" for name in ("subject_type", "object_type")}
+    """The example of one `{"text", "subject", "relation", "object"}` record, types if given.
+
+    The fields may have any of the names that the columns of a table may have.
+    """
+    keys = list(record)
+    columns = _read_header(keys) or {}
+    row = {name: record[keys[place]] for name, place in columns.items()} or record
+    items = [get_field(row, name) for name in ("subject", "relation", "object")]
+    types = {name: row.get(name) or "" for name in ("subject_type", "object_type")}
     triplets: list[Triplet] = []
     if (not isinstance(items[1], str) or items[1] not in NO_RELATION) and any(items):
         add_triplet(triplets, problems, *items, **types)
-    yield build_example(problems, get_text(record, "text"), triplets, record.get("id"))
+    yield build_example(problems, get_text(row, "text"), triplets, record.get("id"))
+
+
+def has_row_fields(record: Mapping[str, Any]) -> bool:
+    """Whether the fields of a record are the columns of a table with one triplet a row."""
+    keys = list(record)
+    columns = _read_header(keys)
+    return columns is not None and not isinstance(record[keys[columns["relation"]]], (list, dict))
 
 
 def _iter_tsv(path: Path, problems: Problems) -> Iterator[Example]:
@@ -122,8 +138,24 @@ def _iter_tsv(path: Path, problems: Problems) -> Iterator[Example]:
             if columns is not None:
                 width, kinds = len(cells), _read_kinds(cells, columns)
                 continue
-            columns = _PLAIN_ORDER
+            columns = _find_plain_order(path, problems)
         yield from _read_row(cells, columns, width, kinds, problems)
+
+
+def _find_plain_order(path: Path, problems: Problems) -> Columns:
+    """The columns of rows without a header: relations repeat, and seldom stand in the sentence."""
+    rows = [line.split("\t") for line in read_head(path).lines]
+    rows = [cells for cells in rows if len(cells) == len(_PLAIN_ORDER)]
+    found = [sum(cells[place] in cells[3] for cells in rows) for place in (1, 2)]
+    different = [len({cells[place] for cells in rows}) for place in (1, 2)]
+    if found[0] > found[1] or (found[0] == found[1] and 2 * different[0] > different[1]):
+        return _PLAIN_ORDER
+    problems.change(
+        "column_order",
+        "the second cells look like relations and the third ones stand in the sentences, so the "
+        "columns are read as subject, relation, object, sentence",
+    )
+    return {**_PLAIN_ORDER, "relation": 1, "object": 2}
 
 
 def _iter_csv(path: Path, problems: Problems) -> Iterator[Example]:
