@@ -138,9 +138,9 @@ SEEDS: dict[str, str] = {
     "tsv": "甲\t乙\t收购\t甲收购乙",
     "masked": "1 张三$欧阳锋$##与###结婚",
     "csv": '"甲,位于乙",甲,位于,乙',
-    "brat": "T1\tA 0 1;2 3\t甲 乙\tR1\tr Arg1:T1 Arg2:T1",
+    "brat": "T1\tA 0 1;2 3\t甲 乙\nR1\tr Arg1:T1 Arg2:T1",
 }
-"""One line of every line format; Parquet and saved data sets have files of their own below."""
+"""One line of every line format (of brat, one of each kind); Parquet and saved data sets have files of their own below."""
 
 VALUES = [
     "null",
@@ -254,10 +254,12 @@ def test_seed_line_itself_gives_an_example(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_mutated_lines_give_examples_or_named_problems(tmp_path: Path, name: str) -> None:
     rng = random.Random(f"fuzz {name}")
-    lines = [mutate(rng, SEEDS[name]) for _ in range(NUM_LINES)]
+    seeds = SEEDS[name].split("\n")
+    lines = [mutate(rng, rng.choice(seeds)) for _ in range(NUM_LINES)]
     examples, problems = read_all(write_lines(tmp_path, name, lines), name)
     # Formats that join records of one text have few texts here, and brat has one.
     assert len(examples) >= (1 if name == "brat" else 10)
+    assert name == "sharegpt" or any(example.triplets for example in examples)
     assert len(problems) > 50
 
 
@@ -274,7 +276,8 @@ def test_mutated_heads_and_documents_give_examples_or_named_errors(
     ]
     path = tmp_path / "x"
     for round_number in range(60):
-        lines = [mutate(rng, SEEDS[name]) for _ in range(rng.randint(1, 4))]
+        seeds = SEEDS[name].split("\n")
+        lines = [mutate(rng, rng.choice(seeds)) for _ in range(rng.randint(1, 4))]
         path.write_bytes(forms[round_number % 4](lines))
         read_all(path, None)
 

@@ -109,3 +109,13 @@ def test_brat_documents_come_in_the_order_of_their_numbers(tmp_path: Path) -> No
         (tmp_path / f"{name}.txt").write_text(name, encoding="utf-8")
         (tmp_path / f"{name}.ann").write_text("", encoding="utf-8")
     assert [example.id for example in load_examples(tmp_path)] == ["9", "10", "b"]
+
+
+def test_brat_document_is_a_negative_unless_it_lost_a_relation(document: Path) -> None:
+    lines = {"T9\tX 90 95\tz\n": 1, "R1\tNear Arg1:T1 Arg2:T8\n": 0, "R1 Near T1 T2\n": 0}
+    for line, number in lines.items():
+        (document / "1.ann").write_text("T1\tPerson 0 2\t母亲\n" + line, encoding="utf-8")
+        found: list[Problem] = []
+        examples = list(read_examples(document, on_problem=found.append))
+        assert [example.triplets for example in examples] == [()] * number
+        assert [p.reason for p in found][1:] == ([] if number else ["no_triplet_left"])

@@ -85,6 +85,7 @@ def _read_document(
         return
     mentions: dict[str, _Mention] = {}
     relations: list[tuple[int, re.Match[str]]] = []
+    num_lost_relations = 0
     lines = iter_lines(annotation, problems) if annotation.stat().st_size else iter(())
     for number, line in lines:
         entity, relation = _ENTITY.match(line), _RELATION.match(line)
@@ -95,12 +96,15 @@ def _read_document(
         elif line[0] in _LEFT_OUT:
             problems.tallies[f"{_LEFT_OUT[line[0]]} lines left out"] += 1
         else:
+            num_lost_relations += line.startswith("R")
             problems.drop_triplet(
                 "unreadable_annotation",
                 f"{shorten(line)} is no annotation line; needed is 'T1<TAB>Type start end<TAB>text'"
                 " or 'R1<TAB>Type Arg1:T1 Arg2:T2'",
                 value=line,
             )
+    # An entity that cannot be used costs a triplet only where a relation names it.
+    problems.num_lost_triplets = num_lost_relations
     try:
         triplets = _build_triplets(mentions, relations, problems)
         name = annotation.relative_to(folder or annotation.parent).with_suffix("")
