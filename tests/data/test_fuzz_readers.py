@@ -96,7 +96,12 @@ SEEDS: dict[str, str] = {
         ensure_ascii=False,
     ),
     "sharegpt": json.dumps(
-        {"conversations": [{"from": "human", "value": "抽:\n甲"}, {"from": "gpt", "value": "无"}]}
+        {
+            "conversations": [
+                {"from": "human", "value": "抽:\n甲"},
+                {"from": "gpt", "value": "(甲, 位于, 甲)"},
+            ]
+        }
     ),
     "prompt": json.dumps({"prompt": "抽取:\n甲位于乙", "response": "(甲, 位于, 乙)"}),
     "prose": json.dumps(
@@ -140,7 +145,8 @@ SEEDS: dict[str, str] = {
     "csv": '"甲,位于乙",甲,位于,乙',
     "brat": "T1\tA 0 1;2 3\t甲 乙\nR1\tr Arg1:T1 Arg2:T1",
 }
-"""One line of every line format (of brat, one of each kind); Parquet and saved data sets have files of their own below."""
+"""One line of every line format, of brat one of each kind; Parquet and saved data sets have files of
+their own below."""
 
 VALUES = [
     "null",
@@ -259,7 +265,7 @@ def test_mutated_lines_give_examples_or_named_problems(tmp_path: Path, name: str
     examples, problems = read_all(write_lines(tmp_path, name, lines), name)
     # Formats that join records of one text have few texts here, and brat has one.
     assert len(examples) >= (1 if name == "brat" else 10)
-    assert name == "sharegpt" or any(example.triplets for example in examples)
+    assert any(example.triplets for example in examples)
     assert len(problems) > 50
 
 
