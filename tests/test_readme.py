@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import pytest
 
+from tripletune.cli.generate import generate
 from tripletune.cli.main import COMMANDS
 from tripletune.cli.train import SAMPLE_SENTENCE
 from tripletune.config import PRESET_VALUES, TrainingSettings, build_settings
+from tripletune.data.generator.dataset import DatasetPlan, write_dataset
+from tripletune.data.generator.domain_files import load_domain
 
 LANGUAGES = ("README.md", "README_zh.md")
 
@@ -68,6 +72,8 @@ def test_readme_names_only_flags_that_exist(readme):
         "variants",
         "vocabulary",
     }  # of the benchmarks
+    # Of `tripletune data generate`, up to the first hyphen.
+    elsewhere |= {name.split("_")[0] for name in inspect.signature(generate).parameters} | {"help"}
     assert flags - elsewhere - set(TrainingSettings.model_fields) == set()
 
 
@@ -96,6 +102,21 @@ def test_readmes_show_the_same_code(repository):
     )
     assert len(english) == 4
     assert english == chinese
+
+
+def test_readme_templates_generate(readme, tmp_path):
+    block = next(
+        text for text in re.findall(r"```json\n(.*?)```", readme, re.DOTALL) if "names_file" in text
+    )
+    (tmp_path / "templates.jsonl").write_text(block, encoding="utf-8")
+    (tmp_path / "symptoms.txt").write_text(
+        "发热 咳嗽 头痛 乏力 腹痛 恶心".replace(" ", "\n"), "utf-8"
+    )
+    domain = load_domain(tmp_path / "templates.jsonl", None, None)
+    plan = DatasetPlan(30, 10, 10, domain=domain)
+    files = write_dataset(plan, tmp_path)
+    assert [file.num_examples for file in files] == [30, 10, 10]
+    assert files[0].num_relations == 2
 
 
 def test_readme_shows_the_sentence_that_is_offered(readme):

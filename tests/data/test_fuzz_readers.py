@@ -145,8 +145,8 @@ SEEDS: dict[str, str] = {
     "csv": '"甲,位于乙",甲,位于,乙',
     "brat": "T1\tA 0 1;2 3\t甲 乙\nR1\tr Arg1:T1 Arg2:T1",
 }
-"""One line of every line format, of brat one of each kind; Parquet and saved data sets have files of
-their own below."""
+"""One line of every line format, of brat one of each kind; Parquet and saved data sets have files
+of their own below."""
 
 VALUES = [
     "null",
