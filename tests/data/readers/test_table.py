@@ -123,3 +123,18 @@ def test_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     path.write_bytes("文本,主体,关系,客体\n甲收购乙,甲,收购,乙\n".encode("gb18030"))
     with pytest.raises(DataError, match=r"reads as GB18030 \('文本,主体,关系,客体'\): iconv"):
         list(read_examples(path))
+
+
+def test_first_row_of_unknown_column_names_is_no_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path, "from\tto\tkind\tphrase\n甲\t乙\t收购\t甲收购乙")
+    found: list[Problem] = []
+    examples = list(read_examples(path, on_problem=found.append))
+    assert [example.text for example in examples] == ["甲收购乙"]
+    assert [(p.line, p.reason) for p in found] == [(1, "unknown_header")]
+    assert "['from', 'to', 'kind', 'phrase']" in found[0].message
+
+
+def test_column_names_with_underscores_and_numbers_are_known(tmp_path: Path) -> None:
+    path = write(tmp_path, "entity_1\tentity_2\tlabel\tsent\n甲\t乙\t收购\t甲收购乙")
+    (example,) = load_examples(path)
+    assert example.triplets[0].to_record() == {"subject": "甲", "relation": "收购", "object": "乙"}

@@ -38,17 +38,27 @@ MASKED_RELATIONS = (
 """What the label numbers of masked rows mean when no `relation2id.txt` lies beside the file."""
 
 _COLUMNS = {
-    "text": {"text", "sentence", "content", "文本", "句子", "原文"},
-    "subject": {"subject", "head", "subj", "主体", "头实体", "主语", "实体1", "entity1", "人物1"},
-    "relation": {"relation", "predicate", "rel", "关系", "谓语", "label"},
-    "object": {"object", "tail", "obj", "客体", "尾实体", "宾语", "实体2", "entity2", "人物2"},
+    "text": {"text", "sentence", "sent", "content", "文本", "句子", "原文", "正文", "内容"},
+    "subject": {
+        *("subject", "subj", "head", "head_entity", "entity1", "entity_1", "ent1", "e1"),
+        *("主体", "主语", "头实体", "实体1", "人物1"),
+    },
+    "relation": {
+        *("relation", "relation_type", "predicate", "rel", "label"),
+        *("关系", "关系类型", "谓语", "谓词", "标签"),
+    },
+    "object": {
+        *("object", "obj", "tail", "tail_entity", "entity2", "entity_2", "ent2", "e2"),
+        *("客体", "宾语", "尾实体", "实体2", "人物2"),
+    },
     "subject_type": {"subject_type", "head_type", "主体类型", "头实体类型"},
     "object_type": {"object_type", "tail_type", "客体类型", "尾实体类型"},
 }
 _NEEDED = ("text", "subject", "relation", "object")
 _PLAIN_ORDER = {"subject": 0, "object": 1, "relation": 2, "text": 3}
 _NUMBERED = re.compile(r"(?P<kind>\D+?)[12]\Z")
-_UNTYPED = frozenset({"实体", "entity", "e", "名称", "name"})
+_COLUMN_NAME = re.compile(r"[A-Za-z]\w{0,30}\Z", re.ASCII)
+_UNTYPED = frozenset({"实体", "entity", "entity_", "ent", "e", "名称", "name"})
 _MASKED = re.compile(r"\A(?P<label>\S+) (?P<names>[^$\n]+\$[^$\n]+)\$(?P<text>.*)\Z")
 _MASK_RUN = re.compile(r"#+")
 Columns = dict[str, int]
@@ -139,7 +149,23 @@ def _iter_tsv(path: Path, problems: Problems) -> Iterator[Example]:
                 width, kinds = len(cells), _read_kinds(cells, columns)
                 continue
             columns = _find_plain_order(path, problems)
+            if _is_unknown_header(cells, problems):
+                continue
         yield from _read_row(cells, columns, width, kinds, problems)
+
+
+def _is_unknown_header(cells: list[str], problems: Problems) -> bool:
+    """Whether a first row holds names of columns, some of them unknown; it is reported then."""
+    if not all(map(_COLUMN_NAME.match, cells)) or cells[0] in cells[-1]:
+        return False
+    known = "; ".join(f"{name}: {', '.join(sorted(_COLUMNS[name]))}" for name in _NEEDED)
+    problems.drop_record(
+        "unknown_header",
+        f"the first row {shorten(cells)} reads like the names of columns, but not of all that are "
+        f"needed; known are {known}",
+        value=cells,
+    )
+    return True
 
 
 def _find_plain_order(path: Path, problems: Problems) -> Columns:
