@@ -60,6 +60,7 @@ def test_everything_dropped_or_changed_is_counted_and_listed(source: Path) -> No
         (4, "empty_item"),
         (4, "no_triplet_left"),
     ]
+    assert json.loads(listed[-1])["message"].endswith("it would teach that there are none")
 
 
 def test_clean_input_leaves_no_list_of_problems(source: Path) -> None:

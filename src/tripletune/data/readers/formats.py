@@ -104,6 +104,6 @@ def _parse_each(
                 )
             yield from parse(value, problems)
         except RecordFault as fault:
-            problems.drop_record(
-                fault.reason, f"{fault.message}; {needs}", value=fault.value or value
-            )
+            # What was wrong with the triplets has been said of each.
+            end = "" if fault.reason == "no_triplet_left" else f"; {needs}"
+            problems.drop_record(fault.reason, fault.message + end, value=fault.value or value)
