@@ -59,6 +59,7 @@ def test_readme_names_only_flags_that_exist(readme):
     elsewhere = {"config", "epochs", "example", "nproc_per_node", "adapter", "input", "output"}
     elsewhere |= {"gold", "html", "resume", "debug", "workers", "gpu_memory", "against", "schema"}
     elsewhere |= {"no", "nnodes", "rdzv_backend", "rdzv_endpoint"}  # of torchrun
+    elsewhere |= {"dist"}  # of pytest
     elsewhere |= {
         "free",
         "batch_sizes",
