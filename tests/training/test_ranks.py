@@ -26,6 +26,29 @@ def test_one_process_does_everything():
     assert gather_over_ranks("here") == ["here"]
 
 
+def test_process_parts_from_the_others_before_it_ends(tmp_path):
+    script = tmp_path / "ends.py"
+    script.write_text(
+        "import atexit\n"
+        "import torch.distributed as dist\n"
+        "from tripletune.training.ranks import join_ranks\n"
+        "atexit.register(lambda: print('joined at the end:', dist.is_initialized()))\n"
+        "join_ranks()\n"
+        "print('joined:', dist.is_initialized())\n",
+        encoding="utf-8",
+    )
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port())}
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, **told, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stdout.splitlines() == ["joined: True", "joined at the end: False"], done.stderr
+
+
 def train_on_two(
     folder: Path,
     model: Path,

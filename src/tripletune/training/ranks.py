@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["gather_over_ranks", "join_ranks", "map_over_ranks"]
+__all__ = ["gather_over_ranks", "join_ranks", "leave_ranks_at_exit", "map_over_ranks"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,6 +22,24 @@ def join_ranks() -> None:
     from accelerate import PartialState
 
     PartialState(cpu=not torch.cuda.is_available())
+    leave_ranks_at_exit()
+
+
+@functools.cache
+def leave_ranks_at_exit() -> None:
+    """Has this process part from the others in order when it ends; nothing while it is alone.
+
+    Else the threads that carry messages are torn down as they run, which aborts the process now and
+    then, after all its work was done.
+    """
+    atexit.register(_leave_ranks)
+
+
+def _leave_ranks() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def gather_over_ranks(value: Item) -> list[Item]:

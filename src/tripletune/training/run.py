@@ -12,7 +12,7 @@ from typing import Any
 from tripletune.config import TrainingSettings
 from tripletune.errors import OutputError
 from tripletune.schema import Example
-from tripletune.training.ranks import gather_over_ranks
+from tripletune.training.ranks import gather_over_ranks, leave_ranks_at_exit
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 from tripletune.training.startup import StartupClock
@@ -206,6 +206,7 @@ class TrainingRun:
             source = None if checkpoint is None else str(checkpoint.path)
             with self._recorded(source) as result:
                 self.trainer = self._build_trainer(stop)
+                leave_ranks_at_exit()
                 logger.info("开始训练...")
                 if source is not None:
                     logger.info("从检查点继续: %s", source)
