@@ -26,6 +26,7 @@ def test_gguf_file_is_trained_and_extracted_with(project: Path) -> None:
     assert f"trainable params: {trainable:,} || " in out
     losses = [float(loss) for loss in re.findall(r"\{'loss': ([0-9.]+)", out)]
     assert len(losses) == 2
+    assert "INFO - 加速: head on labelled tokens" in out
     adapter = json.loads((project / "output/gguf/adapter_config.json").read_text("utf-8"))
     assert adapter["base_model_name_or_path"] == str(path)
     assert adapter["r"] == 8

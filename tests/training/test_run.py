@@ -2,11 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,9 +12,8 @@ from tripletune.config import TrainingSettings
 from tripletune.errors import ConfigError, DataError, ModelError, OutputError
 from tripletune.schema import Example, Triplet
 from tripletune.training import scoring
-from tripletune.training.run import TrainingRun, check_output_dir
+from tripletune.training.run import TrainingRun
 
-NOBODY = 65534
 EXAMPLES = [
     Example("甲公司位于乙市。", (Triplet("甲公司", "位于", "乙市"),)),
     Example("丙毕业于丁大学。", (Triplet("丙", "毕业院校", "丁大学"),)),
@@ -66,51 +61,6 @@ def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(folder / "adapter_model.safetensors")
-
-
-def test_check_output_dir_makes_the_folder_and_leaves_it_empty(tmp_path):
-    check_output_dir(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-def test_check_output_dir_refuses_a_file(tmp_path):
-    path = tmp_path / "out"
-    path.write_text("mine", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"output_dir: '.*out' is a file; give a folder"):
-        check_output_dir(path)
-    assert path.read_text(encoding="utf-8") == "mine"
-
-
-def test_check_output_dir_refuses_a_folder_below_a_file(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"output_dir: '.*below' cannot be written \(Not a dir"):
-        check_output_dir(tmp_path / "file" / "below")
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """As an ordinary user inside, also where the superuser runs the tests."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-def test_check_output_dir_refuses_a_folder_without_permission():
-    # Not below the tests' own folder, which others may not even enter.
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o555)
-        words = r"cannot be written \(Permission denied\); give another"
-        with without_privileges():
-            for path in (folder, folder / "out"):
-                with pytest.raises(OutputError, match=words):
-                    check_output_dir(path)
-        folder.chmod(0o755)
-        check_output_dir(folder / "out")
 
 
 def test_run_refuses_the_output_folder_before_it_loads_a_model(settings, monkeypatch):

@@ -102,17 +102,22 @@ def is_worth_compiling(*, num_parameters: int, num_tokens: int) -> bool:
 def speed_up_network(
     model: Any, *, compiled: bool = True, dynamic: bool | None = True
 ) -> list[str]:
-    """Switches a model on a GPU to packed attention and compiled blocks; returns what was done.
+    """Switches a model to the fast paths there are on its device; returns what was done.
+
+    That is the head on labelled tokens and, on a GPU, packed attention and compiled blocks.
 
     Args:
         model: A PEFT model.
-        compiled: Whether to compile.
+        compiled: Whether to compile, on a GPU.
         dynamic: True compiles once for rows of every length; False once for each length.
     """
     base = model.get_base_model()
-    used = [switch_attention(base, compiled=compiled)]
+    on_gpu = model.device.type == "cuda"
+    used = [switch_attention(base, compiled=compiled)] if on_gpu else []
     if not is_native(base) and use_labelled_loss(base):
         used.append("head on labelled tokens")
+    if not on_gpu:
+        return used
     if compiled and sum(parameter.numel() for parameter in model.parameters()) < 10**9:
         # The first block then needs no compilation of its own, for inputs without gradient: a third
         # of what a small model waits for, against a gradient nobody needs.

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tripletune.config import TrainingSettings
-from tripletune.errors import OutputError
 from tripletune.schema import Example
+from tripletune.training.output_folder import check_output_dir
 from tripletune.training.ranks import gather_over_ranks, leave_ranks_at_exit
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
@@ -304,8 +304,7 @@ class TrainingRun:
 
         settings = self.settings
         on_gpu = self.model.device.type == "cuda"
-        if on_gpu:
-            self._compile()
+        self._speed_up()
         packing = on_gpu if settings.packing is None else settings.packing
         base = self.model.get_base_model()
         scheme: Any = find_position_scheme(base)
@@ -343,11 +342,15 @@ class TrainingRun:
             trainer.add_callback(EarlyStoppingCallback(settings.early_stopping_patience))
         return trainer
 
-    def _compile(self) -> None:
+    def _speed_up(self) -> None:
         from tripletune.training.acceleration import speed_up_network
 
         compiled = self._fit is not None and self._fit.run.compiled
-        logger.info("加速: %s", ", ".join(speed_up_network(self.model, compiled=compiled)))
+        used = speed_up_network(self.model, compiled=compiled)
+        if used:
+            logger.info("加速: %s", ", ".join(used))
+        if self.model.device.type != "cuda":
+            return
         if self.settings.offload_activations:
             from tripletune.training.offload import offload_activations
 
@@ -397,26 +400,6 @@ class TrainingRun:
             logger.info("模型保存在 %s", settings.output_dir)
             self._report_speed()
         return dict(metrics)
-
-
-def check_output_dir(path: Path) -> None:
-    """Makes the folder if need be and makes sure that it can be written.
-
-    Raises:
-        OutputError: the path is a file, or the folder cannot be made or written.
-    """
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"output_dir: {str(path)!r} is a file; give a folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"output_dir: {str(path)!r} cannot be written ({error.strerror}); give another folder "
-            "or mend its permissions"
-        ) from error
 
 
 def print_line(text: str) -> None:
