@@ -147,6 +147,16 @@ def test_recorded_steps_write_what_plain_steps_write(
     assert len(set(recorded)) > 1, "too few shapes; the test shows little"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+def test_steps_are_recorded_on_the_gpu_of_the_model() -> None:
+    first, second = (BUILDERS["chatglm"]().to(f"cuda:{number}") for number in (0, 1))
+    assert torch.cuda.current_device() == 0
+    expected = generate(first, use_cuda_graphs=False)
+    assert generate(second, use_cuda_graphs=True) == expected
+    assert torch.cuda.current_device() == 0
+
+
 def test_step_goes_on_without_a_record_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_llama()
     expected = generate(model, use_cuda_graphs=False)

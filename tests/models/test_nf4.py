@@ -75,3 +75,12 @@ def test_kernel_gives_the_bits_of_bitsandbytes(shape, dtype):
     state.dtype = dtype
     assert has_fast_kernel(packed)
     assert torch.equal(dequantize_nf4(packed, state, dtype), dequantize_4bit(packed, state))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+def test_kernel_runs_where_the_weight_lies():
+    packed, state = quantize((128, 192), nested=True, device="cuda:1")
+    assert torch.cuda.current_device() == 0
+    weight = dequantize_nf4(packed, state, torch.bfloat16)
+    assert torch.equal(weight, dequantize_4bit(packed, state))

@@ -94,13 +94,15 @@ class BatchReader:
 
     def _forward(self, input_ids: Tensor) -> Tensor:
         optional = {"position_ids": self.positions, "logits_to_keep": 1}
-        outputs = self._model(
-            input_ids=input_ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **{name: value for name, value in optional.items() if name in self._arguments},
-        )
+        # Kernels in Triton run on the current GPU, which need not be the model's.
+        with torch.cuda.device_of(input_ids):
+            outputs = self._model(
+                input_ids=input_ids,
+                attention_mask=self.mask,
+                past_key_values=self.cache,
+                use_cache=True,
+                **{name: value for name, value in optional.items() if name in self._arguments},
+            )
         self.cache = outputs.past_key_values
         logits: Tensor = outputs.logits[:, -1]
         return logits

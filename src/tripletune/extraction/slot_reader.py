@@ -263,9 +263,9 @@ class SlotReader:
         """Reads the next token of every slot: logits (slots, V). Free slots give anything."""
         self._filled = np.minimum(self._filled + 1, self._num_places)
         length = min(round_places(int(self._filled.max())), self._num_places)
-        if not self._use_graphs:
-            return self._step(length)
-        return self._replay(length)
+        # Records, and kernels in Triton, are for the current GPU, which need not be the model's.
+        with torch.cuda.device_of(self._mask):
+            return self._replay(length) if self._use_graphs else self._step(length)
 
     def select(self, slots: Sequence[int]) -> None:
         """Keeps some slots only, renumbered from 0 in the order given."""

@@ -182,14 +182,15 @@ if triton is not None:
         options = {
             "GROUP": group, "OUTER": outer, "SCALED": factor is not None, "enable_fp_fusion": False
         }  # fmt: skip
-        if transposed:
-            side, (num_rows, width) = 64, shape
-            tiles = (triton.cdiv(num_rows, side), triton.cdiv(width, side))
-            _transpose_kernel[tiles](*arguments, num_rows, width // 2, SIDE=side, **options)
-        else:
-            block = 1024
-            blocks = (triton.cdiv(packed.numel(), block),)
-            _dequantize_kernel[blocks](*arguments, packed.numel(), BLOCK=block, **options)
+        with torch.cuda.device_of(packed):
+            if transposed:
+                side, (num_rows, width) = 64, shape
+                tiles = (triton.cdiv(num_rows, side), triton.cdiv(width, side))
+                _transpose_kernel[tiles](*arguments, num_rows, width // 2, SIDE=side, **options)
+            else:
+                block = 1024
+                blocks = (triton.cdiv(packed.numel(), block),)
+                _dequantize_kernel[blocks](*arguments, packed.numel(), BLOCK=block, **options)
         return out
 
     def _order(shape: list[int], transposed: bool) -> list[int]:
