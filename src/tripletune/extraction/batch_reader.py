@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tripletune.extraction.choice import copy_to_device
+from tripletune.models.current_device import on_device_of
 
 __all__ = ["BatchReader", "accepted_arguments", "evaluation"]
 
@@ -94,8 +95,7 @@ class BatchReader:
 
     def _forward(self, input_ids: Tensor) -> Tensor:
         optional = {"position_ids": self.positions, "logits_to_keep": 1}
-        # Kernels in Triton run on the current GPU, which need not be the model's.
-        with torch.cuda.device_of(input_ids):
+        with on_device_of(input_ids):
             outputs = self._model(
                 input_ids=input_ids,
                 attention_mask=self.mask,

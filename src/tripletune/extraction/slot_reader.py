@@ -29,6 +29,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 from tripletune.extraction.choice import copy_to_device
 from tripletune.models.causal_mask import convert_explicit_mask
+from tripletune.models.current_device import on_device_of
 
 __all__ = ["SlotReader", "count_slots", "round_places", "supports_slots"]
 
@@ -263,8 +264,7 @@ class SlotReader:
         """Reads the next token of every slot: logits (slots, V). Free slots give anything."""
         self._filled = np.minimum(self._filled + 1, self._num_places)
         length = min(round_places(int(self._filled.max())), self._num_places)
-        # Records, and kernels in Triton, are for the current GPU, which need not be the model's.
-        with torch.cuda.device_of(self._mask):
+        with on_device_of(self._mask):
             return self._replay(length) if self._use_graphs else self._step(length)
 
     def select(self, slots: Sequence[int]) -> None:

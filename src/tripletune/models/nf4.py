@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tripletune.models.current_device import on_device_of
+
 try:
     import triton
     import triton.language as tl
@@ -182,7 +184,7 @@ if triton is not None:
         options = {
             "GROUP": group, "OUTER": outer, "SCALED": factor is not None, "enable_fp_fusion": False
         }  # fmt: skip
-        with torch.cuda.device_of(packed):
+        with on_device_of(packed):
             if transposed:
                 side, (num_rows, width) = 64, shape
                 tiles = (triton.cdiv(num_rows, side), triton.cdiv(width, side))
