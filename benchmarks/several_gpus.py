@@ -33,7 +33,6 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIPLETUNE = "from tripletune.cli.main import run; run()"
 PARTS = ("ddp", "fsdp", "resume", "extract")
 
 
@@ -206,7 +205,7 @@ def measure_extract(bench: Bench) -> None:
             source.write_text("\n".join(chosen) + "\n", encoding="utf-8")
             target = bench.args.work / f"out-{size}-{workers}.jsonl"
             target.unlink(missing_ok=True)
-            command = ["-c", TRIPLETUNE, "extract", "--adapter", str(adapter)]
+            command = ["-m", "tripletune", "extract", "--adapter", str(adapter)]
             command += ["--input", str(source), "--output", str(target), "--weights", "bf16"]
             command += ["--batch_size", str(bench.args.extract_batch), "--max_new_tokens", "40"]
             command += ["--workers", str(workers)]

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "schema", "config", "models", "data"),
         *("extraction", "training", "evaluation"),
     },
+    "__main__": {"cli"},
     # The package itself registers the model classes, without importing any.
     "": {"models.registration"},
 }
