@@ -257,6 +257,26 @@ def test_trainer_groups_by_length_when_asked(build_model, tmp_path):
     assert isinstance(trainer._get_train_sampler(), LengthGroupedSampler)
 
 
+def test_order_of_a_step_does_not_depend_on_how_it_is_cut(build_model, tmp_path):
+    model = build_model()
+    examples = build_examples(model, 23)
+
+    def steps(batch_size: int, accumulation: int) -> list[set[int]]:
+        trainer = build_trainer(
+            model,
+            examples,
+            tmp_path,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+        )
+        trainer._group_by_length = True
+        order = list(trainer._get_train_sampler())
+        return [set(order[first : first + 8]) for first in range(0, len(order), 8)]
+
+    assert steps(8, 1) == steps(2, 4) == steps(4, 2)
+    assert steps(8, 1) != steps(4, 1)
+
+
 def test_example_dataset_gives_the_examples():
     examples = [TokenizedExample([1, 2, 3], 2), TokenizedExample([4, 5], 1)]
     dataset = ExampleDataset(examples)

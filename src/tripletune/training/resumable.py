@@ -304,13 +304,6 @@ class ResumableTrainer(GuardedTrainer):
             self.skipped_steps = self._restored["skipped_steps"]
             self._bad_steps_in_a_row = self._restored["bad_steps_in_a_row"]
             self.num_pieces = self._restored["num_pieces"]
-            before = self._restored["batch_size"]
-            if before != self._train_batch_size:
-                logger.warning(
-                    "batch_size 由 %d 改为 %d：这一轮余下样本的顺序会改变",
-                    before,
-                    self._train_batch_size,
-                )
         self._saved_step = self.state.global_step
         # Found by its step: the recorded path may be of another machine, or of an attacker.
         best = self.state.best_global_step

@@ -89,7 +89,7 @@ def find_training_rows(
     if settings.max_steps > 0:
         count = settings.max_steps * accumulation
     batches: list[NDArray[np.int64]] = []
-    for epoch in _iter_epochs(lengths, settings.seed, batch_size, packing, num_ranks):
+    for epoch in _iter_epochs(lengths, settings, batch_size, packing, num_ranks):
         batches += epoch[: count - len(batches)]
         if len(batches) == count or not epoch:
             break
@@ -104,16 +104,21 @@ def find_evaluation_rows(lengths: DataLengths, *, batch_size: int, packing: bool
 
 
 def _iter_epochs(
-    lengths: DataLengths, seed: int, batch_size: int, packing: bool, num_ranks: int
+    lengths: DataLengths,
+    settings: TrainingSettings,
+    batch_size: int,
+    packing: bool,
+    num_ranks: int,
 ) -> Iterator[list[NDArray[np.int64]]]:
     """The batches of each epoch, as indices, epoch after epoch without end."""
     from tripletune.training.trainer import LengthGroupedSampler
 
     each = lengths.tokens.tolist()
+    per_step = settings.effective_batch_size * num_ranks
     order: Any = (
-        ShuffledOrder(len(each), seed=seed)
+        ShuffledOrder(len(each), seed=settings.seed)
         if packing
-        else LengthGroupedSampler(each, batch_size, seed=seed)
+        else LengthGroupedSampler(each, per_step, seed=settings.seed)
     )
     batches = RankBatches(order, each, batch_size, num_ranks=num_ranks, balanced=packing)
     for epoch in itertools.count():

@@ -54,8 +54,8 @@ class TripletTrainer(ResumableTrainer):
 
     Args:
         scorer: Gives precision, recall and F1 of the model as it is (`f1`, …), or None.
-        group_by_length: Put examples of similar length into one batch (padded batches only); the
-            order of batches stays random.
+        group_by_length: Put examples of similar length into one step (padded batches only); the
+            order of steps stays random.
         clock: Told how long the first step takes, compiling included.
         **kwargs: As `ResumableTrainer` and `transformers.Trainer`.
     """
@@ -84,7 +84,8 @@ class TripletTrainer(ResumableTrainer):
         if not self._group_by_length:
             return ShuffledOrder(len(dataset), seed=self.args.seed)
         lengths = [len(dataset[index]) for index in range(len(dataset))]
-        return LengthGroupedSampler(lengths, self.args.train_batch_size, seed=self.args.seed)
+        per_step = self.get_total_train_batch_size(self.args)
+        return LengthGroupedSampler(lengths, per_step, seed=self.args.seed)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -190,7 +191,9 @@ class LengthGroupedSampler(Sampler[int]):
     """Random batches of examples of similar length, another order every epoch.
 
     The examples are shuffled, cut into pools of `POOL` batches, sorted by length inside a pool and
-    cut into batches, which are shuffled again. The same seed and epoch give the same order.
+    cut into batches, which are shuffled again. The same seed and epoch give the same order. A batch
+    is what an optimizer step learns from, so that the order does not depend on how a step is cut
+    into micro-batches and ranks; inside a batch the shortest come first.
     """
 
     POOL = 16
