@@ -14,6 +14,7 @@ from transformers import AutoConfig
 
 from tests.models.tiny_gguf import write_tiny_gguf
 from tripletune.errors import MissingPackageError, ModelError
+from tripletune.models import dispatch
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.loading import (
@@ -180,11 +181,20 @@ def describe_int4_weights(folder: Path) -> None:
         (describe_int4_weights, r"quantization_bit 4: INT4 .* use 'THUDM/chatglm-6b'"),
     ],
 )
-def test_damaged_folder_is_one_message(broken, damage, message):
+@pytest.mark.parametrize("quantize", [False, True])
+def test_damaged_folder_is_one_message(broken, damage, message, quantize):
     damage(broken)
     with pytest.raises(ModelError, match=message) as error:
-        load_model(str(broken), quantize=False, device="cpu")
+        load_model(str(broken), quantize=quantize, device="cpu")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_shapes_are_compared_once(tiny_model_dir, monkeypatch, quantize):
+    folders: list[str] = []
+    monkeypatch.setattr(dispatch, "check_weight_shapes", lambda path: folders.append(str(path)))
+    load_model(str(tiny_model_dir), quantize=quantize, device="cpu")
+    assert folders == [str(tiny_model_dir)]
 
 
 def test_tokenizer_of_another_model_is_refused(broken):

@@ -7,14 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from transformers.trainer_callback import TrainerCallback
 
 from tripletune.config import TrainingSettings, build_settings
+from tripletune.training import checkpoints
 from tripletune.training.run import TrainingRun
 
 NUM_STEPS = 14
 NUM_SENTENCES = 26
 F1_AT_STEP = {4: 0.2, 5: 0.25, 8: 0.7, 12: 0.3, 14: 0.4}
+
+
+def leave_out_slow_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture, and no waiting for the disk: most of a small run's time."""
+    monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
+    monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
 
 
 class Killed(BaseException):

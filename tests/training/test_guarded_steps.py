@@ -7,17 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.small_runs import build_small_settings, train
+from tests.training.small_runs import build_small_settings, leave_out_slow_parts, train
 from tripletune.errors import ResourceError
-from tripletune.training import checkpoints
 from tripletune.training.checkpoints import verify_checkpoint
 from tripletune.training.guarded_steps import GuardedTrainer
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
-    monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
+    leave_out_slow_parts(monkeypatch)
 
 
 @pytest.fixture

@@ -12,9 +12,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from tests.training.small_runs import Killed, build_small_settings, read_history, train
+from tests.training.small_runs import (
+    Killed,
+    build_small_settings,
+    leave_out_slow_parts,
+    read_history,
+    train,
+)
 from tripletune.models.loading import load_model
-from tripletune.training import checkpoints
 from tripletune.training.ranks import gather_over_ranks, map_over_ranks
 from tripletune.training.run_record import read_run_record
 
@@ -112,8 +117,7 @@ def test_two_processes_two_machines_and_one_have_the_losses_of_one(
     tmp_path, tiny_model_dir, monkeypatch
 ):
     """Two that share the weights begin, two machines and one process continue, two again end."""
-    monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
-    monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
+    leave_out_slow_parts(monkeypatch)
     settings = build_small_settings(
         tmp_path,
         tiny_model_dir,

@@ -23,6 +23,7 @@ from tests.training.small_runs import (
     SmallRun,
     adapter_bytes,
     build_small_settings,
+    leave_out_slow_parts,
     read_history,
     train,
 )
@@ -34,8 +35,7 @@ from tripletune.training.resumable import ResumableTrainer
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr("tripletune.training.callbacks.plot_history", lambda *a: None)
-    monkeypatch.setattr(checkpoints, "_flush", lambda path: None)
+    leave_out_slow_parts(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tripletune.config import EMBEDDED_MODEL
 from tripletune.errors import MissingPackageError, ModelError
-from tripletune.models.checkpoint_files import check_gguf_file, check_vocabulary
+from tripletune.models.checkpoint_files import check_gguf_file, check_model_folder, check_vocabulary
 from tripletune.models.hub import REMEDIES, fetch_model
-from tripletune.models.weight_shapes import check_weight_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +155,8 @@ def load_model(
     if gguf:
         arguments["config"] = load_config(name, revision=revision)
     else:
-        check_weight_shapes(folder)
+        # The shapes of a ChatGLM's weights are compared by its Auto class.
+        check_model_folder(folder)
         check_vocabulary(folder)
     if quantize and not gguf:
         arguments["quantization_config"] = BitsAndBytesConfig(
