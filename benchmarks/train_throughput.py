@@ -3,10 +3,11 @@
     python benchmarks/train_throughput.py --family chatglm-6b --output results.json
 
 Full-size network with random weights quantised to NF4, LoRA r 8 on query_key_value, 903 random
-sentences with prompts of 45 to 120 and answers of 12 to 70 tokens (no padding counted). A row is
-the median of three runs of `--steps` optimizer steps, collating and copying included, after
-warm-up. `stock` is the padded, checkpointed path with plain PEFT and bitsandbytes modules; the
-others are what `tripletune train` uses.
+sentences with prompts of 45 to 120 and answers of 12 to 70 tokens (no padding counted), or the
+examples of `--data`. A row is the median of three runs of `--steps` optimizer steps, collating and
+copying included, after warm-up. `stock` is the padded, checkpointed path with plain PEFT and
+bitsandbytes modules; the others are what `tripletune train` uses. `matrix_share` is what part of
+the card's measured bf16 rate the products of the blocks come to, those of recomputing not counted.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from tripletune.data.collate import PackedCollator, PaddedCollator
-from tripletune.data.encode import TokenizedExample
+from tripletune.data.encode import TokenizedExample, encode_examples
+from tripletune.data.readers import load_examples
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.chatglm2 import ChatGLM2ForConditionalGeneration
-from tripletune.models.loading import find_position_scheme
+from tripletune.models.loading import find_position_scheme, load_tokenizer
 from tripletune.training.acceleration import accelerate_layers, speed_up_network
 from tripletune.training.adapters import add_lora
 from tripletune.training.offload import offload_activations
@@ -48,10 +50,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stock-4": {"batch": 4, "checkpoint": True},
     "stock-16": {"batch": 16, "checkpoint": True},
     "packed": {"row": 8192},
-    "packed-static": {"row": 8192, "dynamic": False},
     "packed-uncompiled": {"row": 8192, "compiled": False},
+    "packed-16384": {"row": 16384},
     "packed-kept": {"row": 8192, "keep": True},
-    "packed-flex": {"row": 8192, "attention": "flex_attention"},
+    "packed-16384-kept": {"row": 16384, "keep": True},
     "packed-fp8": {"row": 8192, "fp8": True},
     "packed-checkpointed": {"row": 4096, "checkpoint": True},
     "packed-checkpointed-8192": {"row": 8192, "checkpoint": True},
@@ -123,6 +125,21 @@ def make_examples(vocab_size: int, gmask: int, start: int) -> list[TokenizedExam
         ids += [chance.randrange(10, vocab_size - 600) for _ in range(answer)]
         examples.append(TokenizedExample(ids, prompt))
     return examples
+
+
+def read_examples(data: Path, tokenizer: str) -> list[TokenizedExample]:
+    """The examples of a data file, as training has them."""
+    encoded, _ = encode_examples(
+        load_examples(data), load_tokenizer(tokenizer),
+        max_source_tokens=512, max_target_tokens=256, long_texts="drop",
+    )  # fmt: skip
+    return list(encoded)
+
+
+def count_operations(model: Any) -> int:
+    """Operations a token of the frozen products of the blocks, forward and backward."""
+    linear = (m for m in model.modules() if type(m).__name__ == "Linear4bit")
+    return sum(4 * module.in_features * module.out_features for module in linear)
 
 
 def fill_rows(examples: list[TokenizedExample], row: int) -> list[list[TokenizedExample]]:
@@ -235,7 +252,9 @@ def main() -> None:
     """Measures the variants and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", choices=NETWORKS, default="chatglm-6b")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--data", type=Path, help="labelled lines instead of random sentences")
+    parser.add_argument("--tokenizer", default="", help="folder of the tokenizer, for --data")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--num_layers", type=int, default=0, help="0: all")
@@ -257,31 +276,34 @@ def main() -> None:
         vocab = getattr(config, "padded_vocab_size", config.vocab_size)
         gmask = getattr(config, "gmask_token_id", vocab - 2)
         start = config.bos_token_id if scheme == "two_rows" else vocab - 1
-        examples = make_examples(vocab, gmask, start)
+        if args.data is None:
+            examples = make_examples(vocab, gmask, start)
+        else:
+            examples = read_examples(args.data, args.tokenizer)
         if variant.get("checkpoint"):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if "row" in variant:
             accelerate_layers(
                 model, keep_weights=variant.get("keep", False), in_fp8=variant.get("fp8", False)
             )
-            speed_up_network(
-                model,
-                compiled=variant.get("compiled", True),
-                dynamic=variant.get("dynamic", True),
-            )
-            if "attention" in variant:
-                base.set_attn_implementation(variant["attention"])
+            speed_up_network(model, compiled=variant.get("compiled", True))
             if variant.get("offload"):
                 offload_activations(base)
             batches = fill_rows(examples, variant["row"])[:-1]
-            collate: Any = PackedCollator(3, scheme, variant["row"], count_labels=True)
+            collate: Any = PackedCollator(3, scheme, 128, count_labels=True)
         else:
             size = variant["batch"]
-            batches = [examples[i : i + size] for i in range(0, 896, size)]
+            batches = [examples[i : i + size] for i in range(0, len(examples) - size, size)]
             collate = PaddedCollator(3, scheme)
         built = time.perf_counter() - started
         result = measure(model, batches, collate, args.steps, args.warmup)
-        result |= {"build_seconds": built}
+        rate = result["tokens_per_second"]
+        result |= {
+            "build_seconds": built,
+            "tokens_an_example": sum(map(len, examples)) / len(examples),
+            "seconds_for_903": 903 * sum(map(len, examples)) / len(examples) / rate,
+            "matrix_share": rate * count_operations(model) / 1e12 / results["matrix_tflops"],
+        }
         results["variants"][name] = result
         shown = "  ".join(f"{key} {value:,.4g}" for key, value in result.items())
         print(f"{name:24s} {result['tokens_per_second']:8,.0f} tok/s  {shown}", flush=True)

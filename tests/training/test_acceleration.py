@@ -6,6 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tripletune.models.packed_attention import PACKED_ATTENTION, register_packed_attention
 from tripletune.training.acceleration import (
+    evaluation_as_it_is,
     is_worth_compiling,
     plain_attention,
     switch_attention,
@@ -61,6 +62,26 @@ def test_generation_goes_without_and_training_goes_on_with_it(before: str):
     with plain_attention(Adapted(model)):
         assert model.config._attn_implementation == "sdpa"
     assert model.config._attn_implementation == before
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+@pytest.mark.parametrize(("attention", "num_graphs"), [("sdpa", 0), ("flex_attention", 1)])
+def test_evaluation_compiles_nothing_but_flex_attention(attention: str, num_graphs: int):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    @torch.compile(backend=count)
+    def add_one(x):
+        return x + 1
+
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    model.config._attn_implementation = attention
+    with evaluation_as_it_is(Adapted(model)):
+        assert add_one(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert len(graphs) == num_graphs
 
 
 @pytest.mark.gpu

@@ -103,6 +103,32 @@ def test_compile_blocks_counts_every_block():
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+def test_blocks_are_compiled_once_for_rows_of_every_length(monkeypatch):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_plainly = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **options: compile_plainly(f, backend=count, **options)
+    )
+    model = make_model()
+    compile_blocks(model)
+    model.train()
+    counts = []
+    # 64 and 256 are sizes of the network and of NF4's tables, too.
+    for length in (9, 64, 256, 100):
+        ids = torch.full((1, length), 7)
+        ids[0, -4:-2] = torch.tensor([31, 34])
+        model(input_ids=ids, labels=ids, num_labels=length - 1).loss.backward()
+        counts.append(len(graphs))
+    assert counts[0] > 0
+    assert counts == [counts[0]] * 4
+
+
 def test_weight_is_made_again_for_the_backward_pass_also_for_a_compiler(monkeypatch):
     # Two calls alike are one to a compiler, which then keeps the weight: 11 GB of ChatGLM-6B.
     calls = []

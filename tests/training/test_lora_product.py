@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tripletune.training.lora_product import add_low_rank, hashed_dropout
+from tripletune.training.lora_product import add_low_rank, add_scaled_product, hashed_dropout
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
@@ -56,6 +56,21 @@ def test_low_rank_sum_equals_the_product(rank):
     summed = add_low_rank(*inputs)
     torch.testing.assert_close(summed, expected)
     for mine, theirs in zip(torch.autograd.grad(summed, inputs, gradient), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_scaled_product_equals_its_formula():
+    torch.manual_seed(0)
+    inputs = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 5, 12), (2, 5, 4), (12, 4))
+    ]
+    expected = inputs[0] + 0.3 * (inputs[1] @ inputs[2].T)
+    gradient = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, inputs, gradient)
+    added = add_scaled_product(*inputs, 0.3)
+    torch.testing.assert_close(added, expected)
+    for mine, theirs in zip(torch.autograd.grad(added, inputs, gradient), wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 

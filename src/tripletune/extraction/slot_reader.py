@@ -277,6 +277,7 @@ class SlotReader:
         self._filled = self._filled[list(slots)]
         self._graphs.clear()
         self._num_steps.clear()
+        self._pool = None  # CUDA lets go of a pool with its last record
         for layer in self._cache.layers:
             layer.select(index)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from tripletune.training.labelled_loss import use_labelled_loss
 
 __all__ = [
     "accelerate_layers",
+    "evaluation_as_it_is",
     "has_room_for_weights",
     "is_worth_compiling",
     "plain_attention",
@@ -98,17 +99,14 @@ def is_worth_compiling(*, num_parameters: int, num_tokens: int) -> bool:
     return SAVED_BY_COMPILING * num_parameters * num_tokens > COMPILE_SECONDS
 
 
-def speed_up_network(
-    model: Any, *, compiled: bool = True, dynamic: bool | None = True
-) -> list[str]:
+def speed_up_network(model: Any, *, compiled: bool = True) -> list[str]:
     """Switches a model to the fast paths there are on its device; returns what was done.
 
     That is the head on labelled tokens and, on a GPU, packed attention and compiled blocks.
 
     Args:
         model: A PEFT model.
-        compiled: Whether to compile, on a GPU.
-        dynamic: True compiles once for rows of every length; False once for each length.
+        compiled: Whether to compile, on a GPU; once for rows of every length.
     """
     base = model.get_base_model()
     on_gpu = model.device.type == "cuda"
@@ -121,7 +119,8 @@ def speed_up_network(
         # The first block then needs no compilation of its own, for inputs without gradient: a third
         # of what a small model waits for, against a gradient nobody needs.
         base.enable_input_require_grads()
-    if compiled and compile_blocks(model, dynamic=dynamic):
+    has_mask_object = base.config._attn_implementation == "flex_attention"
+    if compiled and compile_blocks(model, any_size=has_mask_object):
         used.append("compiled blocks")
     return used
 
@@ -178,3 +177,15 @@ def plain_attention(model: Any) -> Iterator[None]:
     finally:
         if before in SWITCHED:
             base.set_attn_implementation(before)
+
+
+@contextmanager
+def evaluation_as_it_is(model: Any) -> Iterator[None]:
+    """Losses without gradients inside: nothing is compiled anew for them.
+
+    Compiling all blocks once more takes longer than it saves. Flex attention alone stays compiled:
+    as it is it takes all the scores.
+    """
+    in_flex = model.get_base_model().config._attn_implementation == "flex_attention"
+    with nullcontext() if in_flex else torch.compiler.set_stance("force_eager"):
+        yield

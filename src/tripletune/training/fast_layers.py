@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tripletune.models.nf4 import dequantize_nf4
 from tripletune.training.fp8 import Fp8Linear, find_weight_scale
-from tripletune.training.lora_product import add_low_rank, hashed_dropout
+from tripletune.training.lora_product import add_low_rank, add_scaled_product, hashed_dropout
 
 __all__ = ["compile_blocks", "speed_up_linear_layers"]
 
@@ -70,16 +70,48 @@ def speed_up_linear_layers(
     return changed
 
 
-def compile_blocks(model: nn.Module, *, dynamic: bool | None = None) -> int:
-    """Compiles each transformer block in place; returns how many."""
+def compile_blocks(model: nn.Module, *, any_size: bool = False) -> int:
+    """Compiles each transformer block in place; returns how many.
+
+    Args:
+        model: Whose blocks take hidden states (B, S, E) first.
+        any_size: Compile for tensors of any size, for masks that are no tensors. Otherwise only
+            the number of tokens is left open: the network's sizes are constants in the kernels,
+            and no two sizes are taken for one because they happen to be equal once.
+    """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     blocks = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
     for block in blocks:
         # The class's __call__ does the checkpointing; what it checkpoints is compiled.
-        block.forward = torch.compile(block.forward, dynamic=dynamic)
+        compiled = torch.compile(block.forward, dynamic=any_size)
+        block.forward = compiled if any_size else _leave_lengths_open(compiled)
     return len(blocks)
+
+
+def _leave_lengths_open(compiled: Any) -> Any:
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        length = hidden_states.shape[1]
+        torch._dynamo.maybe_mark_dynamic(hidden_states, 1)
+        for argument in (*args, *kwargs.values()):
+            for tensor in argument if isinstance(argument, (tuple, list)) else (argument,):
+                _mark_lengths(tensor, length)
+        return compiled(hidden_states, *args, **kwargs)
+
+    return forward
+
+
+def _mark_lengths(value: Any, length: int) -> None:
+    """Marks the sizes that count tokens: those of places, and those that equal the row's length."""
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return
+    if value.dim() == 1:
+        torch._dynamo.maybe_mark_dynamic(value, 0)
+        return
+    for axis, size in enumerate(value.shape):
+        if size == length:
+            torch._dynamo.maybe_mark_dynamic(value, axis)
 
 
 def _make_gathered_product(base: Any, dtype: torch.dtype) -> Any:
@@ -137,10 +169,14 @@ def _make_adapted_product(module: Any, product: Any) -> Any:
             return output
         frozen: Tensor = product(x)
         x = x.to(frozen.dtype)
-        dropped = hashed_dropout(x, rate) if on_gpu and module.training else dropout(x)
-        inner = F.linear(dropped, down.to(frozen.dtype)) * scaling
-        if on_gpu and torch.compiler.is_compiling():
-            return add_low_rank(frozen, inner, up.to(frozen.dtype))
-        return frozen + F.linear(inner, up.to(frozen.dtype))
+        is_compiled = on_gpu and torch.compiler.is_compiling()
+        # A hash is a dozen operations: one kernel for a compiler, a dozen without it.
+        dropped = hashed_dropout(x, rate) if is_compiled and module.training else dropout(x)
+        inner = F.linear(dropped, down.to(frozen.dtype))
+        if is_compiled:
+            return add_low_rank(frozen, inner * scaling, up.to(frozen.dtype))
+        if on_gpu:
+            return add_scaled_product(frozen, inner, up.to(frozen.dtype), scaling)
+        return frozen + F.linear(inner * scaling, up.to(frozen.dtype))
 
     return forward

@@ -16,6 +16,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from tripletune.data.cache import EncodedFile
 from tripletune.data.encode import TokenizedExample
+from tripletune.training.acceleration import evaluation_as_it_is
 from tripletune.training.batch_order import ShuffledOrder
 from tripletune.training.faults import is_out_of_memory, split_batch
 from tripletune.training.resumable import ResumableTrainer
@@ -136,7 +137,9 @@ class TripletTrainer(ResumableTrainer):
     def _mean_loss(self, eval_dataset: Any) -> float:
         """The same for any number of ranks: batches are divided, their losses added in order."""
         self.model.eval()
-        totals = self._sum_losses(self.eval_dataset if eval_dataset is None else eval_dataset)
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        with evaluation_as_it_is(self.model):
+            totals = self._sum_losses(dataset)
         loss, count = self.sum_over_ranks(totals).sum(dim=0).tolist()
         return float(loss / max(count, 1))
 
