@@ -1,17 +1,17 @@
 """Sentences a second of extraction, against the stock `generate` of transformers, in one run.
 
-    python benchmarks/extract_throughput.py --weights bf16 nf4 --batch_sizes 256 512
+    python benchmarks/extract_throughput.py --batch_sizes 512 --repeats 3
 
 A network of ChatGLM-6B's shape with random weights reads prompts of 80 tokens and writes exactly 40
 tokens for each. Measured are
 
 - stock: `model.generate`, one batch after another;
-- free: this package's generation without constraint (slots, with and without CUDA graphs);
+- free: this package's generation without constraint (slots, CUDA graphs);
 - constrained: the same with a guide for every sentence, each doing its real work for a sentence of
   the length of DuIE's and an answer of 40 tokens. Which token comes next is scripted, since random
   weights would not write triplets.
 
-NF4 is measured with bitsandbytes' products too. The table has the median of the repeats; `--json`
+The table has the median of the repeats; `--json`
 writes everything after each measurement, with the versions. A measurement that fails prints its
 traceback, and the others go on.
 """
@@ -287,7 +287,8 @@ class Bench:
         """Measures everything, first what matters most."""
         for size in self.arguments.stock_batch_sizes:
             self.measure_stock(size)
-        for graphs in (True, False) if self.arguments.graphs else (False,):
+        on_gpu = torch.cuda.is_available()
+        for graphs in (True, False) if on_gpu and self.arguments.without_graphs else (on_gpu,):
             for size in sorted(self.arguments.batch_sizes, reverse=True):
                 self.measure_ours(size, graphs=graphs)
         for size in self.arguments.batch_sizes:
@@ -359,7 +360,7 @@ def measure_guides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_weights(record: Record, arguments: argparse.Namespace, weights: str) -> None:
-    """All rows for one kind of weights: NF4 with bitsandbytes' products for comparison too."""
+    """All rows for one kind of weights."""
     try:
         bench = Bench(record, arguments, weights)
     except Exception as error:  # without bitsandbytes, say, the others can still be measured
@@ -369,10 +370,11 @@ def measure_weights(record: Record, arguments: argparse.Namespace, weights: str)
     if weights == "nf4":
         from tripletune.models.nf4_products import expand_for_many_tokens
 
-        bench.weights = "nf4 (bitsandbytes' products)"
-        bench.measure_ours(max(arguments.batch_sizes), graphs=arguments.graphs)
+        if arguments.plain_nf4:
+            bench.weights = "nf4 (bitsandbytes' products)"
+            bench.measure_ours(max(arguments.batch_sizes), graphs=torch.cuda.is_available())
+            bench.weights = "nf4"
         expand_for_many_tokens(bench.model)
-        bench.weights = "nf4"
     bench.run()
 
 
@@ -400,7 +402,10 @@ def main() -> None:
     parser.add_argument("--stock_batch_sizes", nargs="+", type=int, default=[32])
     parser.add_argument("--rounds", type=int, default=3, help="sentences = batch size * rounds")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--graphs", action="store_true", help="also with CUDA graphs")
+    parser.add_argument("--without_graphs", action="store_true", help="also without CUDA graphs")
+    parser.add_argument(
+        "--plain_nf4", action="store_true", help="also with bitsandbytes' products of NF4"
+    )
     parser.add_argument("--shape", choices=["chatglm-6b", "tiny"], default="chatglm-6b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vocabulary", type=Path, default=Path(str(embedded)))

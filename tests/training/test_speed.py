@@ -59,6 +59,19 @@ def test_estimate_is_near_what_an_h200_measured(row, checkpointed, rate):
     assert 10 * row / seconds == pytest.approx(rate, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("row", "checkpointed", "compiled", "rate"),
+    [(8192, 0, True, 23_755), (8192, 0, False, 22_900), (4096, 28, True, 15_270)],
+)
+def test_estimate_is_near_what_an_h100_measured(row, checkpointed, compiled, rate):
+    # benchmarks/train_throughput.py: packed, packed-uncompiled, packed-checkpointed.
+    h100 = DeviceSpeed("H100", 788e12, 3.0e12, measured=True)
+    seconds = estimate_training_seconds(
+        CHATGLM, Policy(checkpointed, compiled=compiled), h100, tokens=10 * row, micro_batches=10
+    )
+    assert 10 * row / seconds == pytest.approx(rate, rel=0.03)
+
+
 def test_generation_takes_a_reading_of_the_weights_a_token():
     seconds = estimate_generation_seconds(CHATGLM, CARD, sentences=200, batch=10, answer=50)
     assert seconds == pytest.approx(1.2 * 50 * 20 * 4.5 * 5_637_144_576 / 500e9)

@@ -44,16 +44,17 @@ class BatchReader:
         self._device = model.device
         self._pad_token_id = pad_token_id
         self._arguments = accepted_arguments(model)
-        self._input_ids, self.mask = self._pad(prompts)  # (B, S), (B, K)
         self._two_rows = find_position_scheme(model) == "two_rows"
+        # Positions are told on the host: to ask the device would be to wait for it.
+        padded = input_ids, mask = self._pad(prompts)  # (B, S), (B, K)
         if self._two_rows:
             from tripletune.models.chatglm import build_position_ids
 
-            self.positions = build_position_ids(
-                self._input_ids, model.config, attention_mask=self.mask
-            )  # (B, 2, S)
+            positions = build_position_ids(input_ids, model.config, attention_mask=mask)
         else:
-            self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)  # (B, S)
+            positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
+        self._input_ids, self.mask = copy_to_device(padded, self._device)
+        self.positions = copy_to_device(positions, self._device)  # (B, S) or (B, 2, S)
         self.cache: Any = None
 
     def read_prompts(self) -> Tensor:
@@ -70,7 +71,7 @@ class BatchReader:
         Args:
             tokens: The next tokens of each row, at least one.
         """
-        input_ids, is_real = self._pad(tokens)  # (B, S)
+        input_ids, is_real = copy_to_device(self._pad(tokens), self._device)  # (B, S)
         self.mask = torch.cat([self.mask, is_real], dim=1)
         ahead = is_real.cumsum(dim=-1)  # (B, S), 0 at padding
         newest = self.positions[..., -1:]
@@ -86,12 +87,12 @@ class BatchReader:
         self.positions = self.positions[index]
         self.cache.batch_select_indices(index)
 
-    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def _pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Ids, and 1 where there is one; (2, B, S) on the host."""
         longest = max(map(len, rows))
         ids = [[self._pad_token_id] * (longest - len(row)) + list(row) for row in rows]
         real = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        input_ids, mask = copy_to_device(torch.tensor([ids, real]), self._device)
-        return input_ids, mask
+        return torch.tensor([ids, real])
 
     def _forward(self, input_ids: Tensor) -> Tensor:
         optional = {"position_ids": self.positions, "logits_to_keep": 1}

@@ -79,7 +79,11 @@ def describe_run(
         sentences=len(prompts),
         packing=settings.packing is not False,
         compiled=not settings.fsdp
-        and is_worth_compiling(num_parameters=size.frozen_parameters, num_tokens=tokens),
+        and is_worth_compiling(
+            num_parameters=size.frozen_parameters,
+            num_tokens=tokens,
+            in_fp8=settings.compute == "fp8",
+        ),
         num_ranks=num_ranks,
     )
 
