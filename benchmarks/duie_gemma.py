@@ -5,8 +5,8 @@
 
 Trains with `TrainingRun` (NF4 base, LoRA on all linear layers), extracts from every dev sentence
 constrained and free, scores both with their intervals, and writes reports beside the adapter.
-`--runs` names variants that differ from the default in one thing each. Blocks are compiled in the
-variant of that name alone: on an H200 that took two minutes, more than these runs can win back.
+`--runs` names variants that differ from the default in one thing each. Whether blocks are compiled
+is left to the plan, but in `compiled` and `uncompiled`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "batch_size": 32, "learning_rate": 1.2e-3, "warmup_steps": 25, "num_epochs": 8,
     },
     "compiled": {},
+    "uncompiled": {},
 }  # fmt: skip
 
 
@@ -74,9 +76,9 @@ def arranged(name: str) -> Iterator[None]:
         return tuple(random.Random(text).sample(list(dict.fromkeys(triplets)), len(set(triplets))))
 
     with ExitStack() as changes:
-        if name == "compiled":
-            target = "tripletune.training.acceleration.is_worth_compiling"
-            changes.enter_context(patch(target, lambda **sizes: True))
+        if name in ("compiled", "uncompiled"):
+            seconds = -math.inf if name == "compiled" else math.inf
+            changes.enter_context(patch("tripletune.training.plan.COMPILE_SECONDS", seconds))
         if name == "shuffled-triplets":
             for area in ("encode", "cache"):
                 target = f"tripletune.data.{area}.arrange_triplets"
@@ -123,8 +125,8 @@ def train_and_score(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "train_file": args.train, "validation_file": args.dev, "output_dir": output_dir,
     })  # fmt: skip
     started = time.perf_counter()
-    run = BenchmarkRun(settings)
     with arranged(name):
+        run = BenchmarkRun(settings)
         run.train()
     result: dict[str, Any] = {
         "train_seconds": time.perf_counter() - started,

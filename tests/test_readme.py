@@ -63,13 +63,15 @@ def test_readme_names_only_flags_that_exist(readme):
     elsewhere |= {
         "free",
         "batch_sizes",
+        "dev",
         "fsdp_steps",
         "gigabytes",
-        "graphs",
         "kills",
         "model",
+        "repeats",
         "save_kills",
         "steps",
+        "train",
         "variants",
         "vocabulary",
     }  # of the benchmarks

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.plan_cases import CARD, CHATGLM, build_lengths, build_run
+from tests.training.plan_cases import CARD, CHATGLM, build_run
 from tests.training.small_runs import (
     SmallRun,
     adapter_bytes,
@@ -21,7 +21,7 @@ from tests.training.test_run_state import STATE
 from tripletune.config import TrainingSettings
 from tripletune.errors import ResourceError
 from tripletune.training import fitting as area
-from tripletune.training.fitting import GpuFit, count_training_tokens, describe_run
+from tripletune.training.fitting import GpuFit, describe_run
 from tripletune.training.plan import RunPlan
 
 GB = 10**9
@@ -166,13 +166,6 @@ def test_continued_run_whose_micro_batch_no_longer_fits_takes_another(tmp_path, 
     assert "检查点的微批次 16 条放不进显存" in caplog.text
 
 
-def test_training_tokens_end_with_the_steps():
-    lengths = build_lengths(60, 40, 100)
-    assert count_training_tokens(TrainingSettings(num_epochs=3), lengths) == 30_000
-    limited = TrainingSettings(max_steps=5, batch_size=4, gradient_accumulation_steps=4)
-    assert count_training_tokens(limited, lengths) == 8_000
-
-
 def describe(run: SmallRun) -> Any:
     run.prepare_datasets()
     return describe_run(
@@ -192,7 +185,13 @@ def test_run_is_described_from_its_data_and_configuration(tmp_path, tiny_model_d
     assert (planned.longest_prompt, planned.sentences) == (max(prompts), 5)
     assert planned.size.layers == 2
     assert planned.packing
-    assert not planned.compiled
+    assert planned.compiled is None
+
+
+def test_what_is_compiled_stays_so_when_the_plan_is_made_again():
+    run = build_run(compiled=None, num_epochs=1)
+    fit = GpuFit(run, CARD, available=80 * GB)
+    assert fit.run.compiled is fit.plan.policy.compiled
 
 
 class PlannedOnCpu(SmallRun):

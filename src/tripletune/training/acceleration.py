@@ -24,7 +24,6 @@ __all__ = [
     "accelerate_layers",
     "evaluation_as_it_is",
     "has_room_for_weights",
-    "is_worth_compiling",
     "plain_attention",
     "speed_up_network",
     "switch_attention",
@@ -34,13 +33,6 @@ logger = logging.getLogger("tripletune")
 
 SWITCHED = (PACKED_ATTENTION, "flex_attention")
 """Attention implementations for training that generation does without."""
-SAVED_BY_COMPILING = 2.5e-16
-"""Seconds a token and parameter: on an H100, 6.2e9 parameters learn 22,900 tokens/s as they are and
-23,755 with blocks compiled (`benchmarks/train_throughput.py`)."""
-SAVED_IN_FP8 = 4.5e-15
-"""Likewise in 8 bits, whose scales are extra passes without a compiler: 17,281 and 33,170."""
-COMPILE_SECONDS = 30.0
-"""What compiling costs the first time there; with its cache it is 10 to 20."""
 
 
 def has_room_for_weights(model: Any) -> bool:
@@ -87,21 +79,6 @@ def accelerate_layers(
     if in_fp8:
         return ["NF4 dequantised to 8 bits in each product"]
     return ["kept dequantised weights" if keep else "NF4 dequantised in each product"]
-
-
-def is_worth_compiling(*, num_parameters: int, num_tokens: int, in_fp8: bool = False) -> bool:
-    """Whether a run of this size wins back what compiling takes.
-
-    Example:
-        >>> is_worth_compiling(num_parameters=6_200_000_000, num_tokens=3_000_000)
-        False
-        >>> is_worth_compiling(num_parameters=6_200_000_000, num_tokens=3_000_000, in_fp8=True)
-        True
-        >>> is_worth_compiling(num_parameters=6_200_000_000, num_tokens=30_000_000)
-        True
-    """
-    saved = SAVED_IN_FP8 if in_fp8 else SAVED_BY_COMPILING
-    return saved * num_parameters * num_tokens > COMPILE_SECONDS
 
 
 def speed_up_network(model: Any, *, compiled: bool = True) -> list[str]:

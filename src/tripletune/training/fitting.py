@@ -20,7 +20,7 @@ from tripletune.training.rows import DataLengths
 from tripletune.training.run_state import RUN_STATE_FILE, read_run_state
 from tripletune.training.speed import DeviceSpeed, measure_device
 
-__all__ = ["GpuFit", "count_training_tokens", "describe_run", "find_available_bytes"]
+__all__ = ["GpuFit", "describe_run", "find_available_bytes"]
 
 logger = logging.getLogger("tripletune")
 
@@ -55,8 +55,6 @@ def describe_run(
         ModelError: the model's configuration cannot be found or read.
         ConfigError: a LoRA target matches no layer.
     """
-    from tripletune.training.acceleration import is_worth_compiling
-
     size = read_network_size(
         settings.model_name,
         revision=settings.revision,
@@ -69,7 +67,6 @@ def describe_run(
     if settings.fsdp:
         size = _divide(size, num_ranks)
     prompts = _measure_prompts(scored_texts, tokenizer, settings, schema)
-    tokens = count_training_tokens(settings, lengths)
     return PlannedRun(
         settings=settings,
         size=size,
@@ -78,23 +75,9 @@ def describe_run(
         longest_prompt=max(prompts, default=1),
         sentences=len(prompts),
         packing=settings.packing is not False,
-        compiled=not settings.fsdp
-        and is_worth_compiling(
-            num_parameters=size.frozen_parameters,
-            num_tokens=tokens,
-            in_fp8=settings.compute == "fp8",
-        ),
+        compiled=False if settings.fsdp else None,
         num_ranks=num_ranks,
     )
-
-
-def count_training_tokens(settings: TrainingSettings, lengths: DataLengths) -> int:
-    """How many tokens a run learns from, all epochs together."""
-    epochs = settings.num_epochs
-    if settings.max_steps > 0:
-        examples = settings.max_steps * settings.effective_batch_size
-        epochs = min(epochs, examples / len(lengths))
-    return int(lengths.tokens.sum() * epochs)
 
 
 def find_available_bytes(device: Any) -> int:
@@ -122,10 +105,11 @@ class GpuFit:
     """
 
     def __init__(self, run: PlannedRun, speed: DeviceSpeed, *, available: int) -> None:
-        self.run = run
         self._speed = speed
         self._available = available
         self.plan: RunPlan = plan_run(run, speed, available=available)
+        # What is compiled stays so when the plan is made again.
+        self.run = replace(run, compiled=self.plan.policy.compiled)
 
     @classmethod
     def on_device(cls, run: PlannedRun, device: Any) -> GpuFit:

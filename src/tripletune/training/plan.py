@@ -4,6 +4,7 @@ From the network's sizes, the real lengths of the data and the GPU, the plan cho
 
 - the micro-batch: examples in a row; the accumulation makes up for it, the effective batch stays;
 - how many blocks compute their activations again in the backward pass, none if memory allows;
+- whether blocks are compiled, which takes half a minute that a short run does not win back;
 - how many sentences are extracted from at once when the model is evaluated,
 
 so that the run is as fast as it can be, and says so in a table; or it says that nothing fits.
@@ -44,6 +45,8 @@ USABLE_SHARE = 0.92
 """Of what a process can have; the rest is for what lies between allocations."""
 WORTH_CHANGING = 0.97
 """Another micro-batch is taken when it needs less than this share of the time."""
+COMPILE_SECONDS = 30.0
+"""What compiling blocks cost on an H100's machine the first time; 10 to 20 with its cache there."""
 _GENERATION_BATCHES = (16, 8, 4, 2, 1)
 
 
@@ -60,7 +63,7 @@ class PlannedRun:
         longest_prompt: Tokens of the longest prompt that is extracted from.
         sentences: Sentences extracted from at each evaluation.
         packing: Whether micro-batches are rows without padding.
-        compiled: Whether blocks are compiled.
+        compiled: Whether blocks are compiled. None: when the run wins back what that takes.
         num_ranks: GPUs. With several the micro-batch is left as it is.
         fixed_batch_size: The only micro-batch to consider, that of a run that is continued. None:
             any.
@@ -74,7 +77,7 @@ class PlannedRun:
     longest_prompt: int
     sentences: int
     packing: bool = True
-    compiled: bool = True
+    compiled: bool | None = None
     num_ranks: int = 1
     fixed_batch_size: int | None = None
     scale: float = 1.0
@@ -172,6 +175,18 @@ def plan_run(run: PlannedRun, device: DeviceSpeed, *, available: int) -> RunPlan
     Raises:
         ResourceError: nothing fits; the message says what to change.
     """
+    if run.compiled is not None:
+        return _plan(run, device, available)
+    compiled = _plan(replace(run, compiled=True), device, available)
+    try:
+        plain = _plan(replace(run, compiled=False), device, available)
+    except ResourceError:
+        return compiled  # which needs a little less memory
+    saved = plain.training_seconds - compiled.training_seconds
+    return compiled if saved > COMPILE_SECONDS else plain
+
+
+def _plan(run: PlannedRun, device: DeviceSpeed, available: int) -> RunPlan:
     usable = int(USABLE_SHARE * available)
     generation_batch, generation = _fit_generation(run, usable)
     eval_batch_size, evaluation = _fit_evaluation(run, usable)
@@ -230,6 +245,7 @@ def _choose(run: PlannedRun, device: DeviceSpeed, usable: int) -> tuple[_Candida
             device,
             tokens=candidate.rows.computed_tokens,
             micro_batches=candidate.rows.count,
+            in_fp8=run.settings.compute == "fp8",
         )
         if best is None or seconds < WORTH_CHANGING * best[1]:
             best = (candidate, seconds)
@@ -271,7 +287,7 @@ def _fit_training(run: PlannedRun, batch_size: int, usable: int) -> _Candidate:
     candidate: _Candidate | None = None
     for depth in depths:
         policy = Policy(
-            depth, run.compiled, settings.offload_activations, settings.lora_dropout > 0
+            depth, bool(run.compiled), settings.offload_activations, settings.lora_dropout > 0
         )
         moments = [
             (predict_training(run.size, row, policy).scaled(run.scale), row) for row in rows.largest

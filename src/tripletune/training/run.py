@@ -345,7 +345,7 @@ class TrainingRun:
     def _speed_up(self) -> None:
         from tripletune.training.acceleration import speed_up_network
 
-        compiled = self._fit is not None and self._fit.run.compiled
+        compiled = self._fit is not None and self._fit.plan.policy.compiled
         used = speed_up_network(self.model, compiled=compiled)
         if used:
             logger.info("加速: %s", ", ".join(used))
@@ -356,7 +356,7 @@ class TrainingRun:
 
             offload_activations(self.model.get_base_model())
         if not compiled and not self.settings.fsdp:
-            logger.info("训练量小，不编译模型")
+            logger.info("训练量小，不编译模型 (编译约需半分钟)")
 
     def _report_speed(self) -> None:
         """Logs tokens a second and, on a GPU, the peak memory beside what was predicted."""
