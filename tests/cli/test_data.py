@@ -7,7 +7,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tripletune.cli.data import data_app
+from tripletune.data.readers import load_examples
+from tripletune.data.writers import write_examples
 from tripletune.errors import ConfigError, DataError, ModelError
+from tripletune.schema import Example, Triplet
 
 LINE = '{"text": "%s", "triplets": [{"subject": "甲", "relation": "%s", "object": "乙"}]}\n'
 
@@ -114,6 +117,17 @@ def test_split_writes_the_named_parts(folder: Path) -> None:
 def test_split_names_shares_it_cannot_read(folder: Path, shares: str) -> None:
     result = run("split", folder / "train.jsonl", folder / "parts", "--shares", shares)
     assert isinstance(result.exception, ConfigError)
+
+
+def test_augment_writes_each_example_and_its_copies(folder: Path) -> None:
+    path = folder / "facts.jsonl"
+    examples = [Example(f"{n}写了诗。", (Triplet("诗", "作者", n),)) for n in ("张三", "李四")]
+    write_examples(examples, path)
+    result = run("augment", path, folder / "more.jsonl", "--copies", "1", "--share", "1")
+    assert result.exit_code == 0
+    assert result.output.startswith("读取: 2  副本: 2")
+    texts = [example.text for example in load_examples(folder / "more.jsonl")]
+    assert texts == ["张三写了诗。", "李四写了诗。", "李四写了诗。", "张三写了诗。"]
 
 
 def test_schema_learns_and_merges(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`tripletune data`: convert, check, fix, split, schema; `generate` has a file of its own."""
+"""`tripletune data`: convert, check, fix, split, augment, schema; `generate` has its own file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tripletune.data.relation_schema import RelationSchema
     from tripletune.schema import Example
 
-__all__ = ["check", "convert", "data_app", "fix", "schema", "split"]
+__all__ = ["augment", "check", "convert", "data_app", "fix", "schema", "split"]
 
 EXIT_FOUND = 1
 EXIT_USER = 2
@@ -26,7 +26,7 @@ _MAX_SHOWN = 3
 
 data_app = typer.Typer(
     name="data",
-    help="训练数据：转换、检查、修复、划分、关系模式。",
+    help="训练数据：转换、检查、修复、划分、扩充、关系模式。",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -242,6 +242,31 @@ def split(
     )
     for name, number in report.counts.items():
         typer.echo(f"{name}: {number}  {report.paths[name]}")
+
+
+@data_app.command("augment", help="扩充训练数据：句子的副本里，实体换成数据中同类的其他实体。")
+def augment(
+    input_path: Annotated[Path, typer.Argument(metavar="IN", help="训练文件 (不会被改动)")],
+    output_path: Annotated[Path, typer.Argument(metavar="OUT", help="原句与副本写到哪里")],
+    copies: Annotated[int, typer.Option(min=1, help="每条最多几份副本")] = 1,
+    share: Annotated[float, typer.Option(help="换掉多大份额的实体")] = 0.5,
+    seed: Annotated[int, typer.Option(help="随机种子")] = 42,
+    input_format: FormatOption = None,
+    output_format: OutputFormatOption = None,
+) -> None:
+    """Write a training file with copies whose entities are swapped."""
+    from tripletune.data.augment import augment_file
+
+    num_read, num_copies = augment_file(
+        input_path,
+        output_path,
+        copies=copies,
+        share=share,
+        seed=seed,
+        input_format=input_format,
+        output_format=None if output_format is None else output_format.value,
+    )
+    typer.echo(f"读取: {num_read}  副本: {num_copies}  {output_path}")
 
 
 @data_app.command(
