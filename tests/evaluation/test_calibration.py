@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from tripletune.errors import ConfigError
-from tripletune.evaluation.calibration import ReliabilityBin, compute_calibration
+from tripletune.evaluation.calibration import (
+    ReliabilityBin,
+    ThresholdPoint,
+    compute_calibration,
+)
 from tripletune.evaluation.counts import Counts
 
 CONFIDENCES = np.array([0.1, 0.3, np.nan, 0.5, 1.0])
@@ -31,6 +35,12 @@ def test_compute_calibration_keeps_triplets_from_the_threshold_on():
     assert by_threshold[0.3] == Counts(4, 3, 2)
     assert by_threshold[0.5] == Counts(4, 2, 1)
     assert by_threshold[0.95] == Counts(4, 1, 1)
+
+
+def test_best_threshold_is_the_lowest_with_the_highest_f1():
+    # F1 2/4 = 0.5 of all four, then 4/7 without the worst (from 0.15 on) and 2/6 from 0.35 on.
+    best = compute_calibration(CONFIDENCES, IS_CORRECT, num_gold=4).best
+    assert best == ThresholdPoint(0.15, Counts(4, 3, 2))
 
 
 def test_compute_calibration_of_an_empty_bin_is_undefined():

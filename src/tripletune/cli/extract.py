@@ -221,6 +221,9 @@ def calibrate(
             for value in (counts.precision, counts.recall)
         ]
         print(f"置信度 >= {point.threshold:.2f}: 精确率 {shown[0]}  召回率 {shown[1]}")
+    if measured is not None and measured.best.counts.f1 is not None:
+        best = measured.best
+        print(f"F1 最高: --min_confidence {best.threshold:.2f} (F1 {best.counts.f1:.4f})")
     print(f"写入 {path}")
 
 

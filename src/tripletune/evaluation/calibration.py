@@ -76,6 +76,11 @@ class Calibration:
     num_triplets: int
     num_without: int
 
+    @property
+    def best(self) -> ThresholdPoint:
+        """The lowest threshold with the highest F1."""
+        return max(self.thresholds, key=lambda point: point.counts.f1 or 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         return {

@@ -170,7 +170,7 @@ def _make_calibration(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     plot = Plot()
     points = make_reliability_points(calibration, plot)
-    best = max(calibration.thresholds, key=lambda point: point.counts.f1 or 0.0)
+    best = calibration.best
     return {
         "data": calibration,
         "plot": plot,
