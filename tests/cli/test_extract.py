@@ -65,6 +65,20 @@ def test_extract_writes_a_grounded_line_for_each_text(
             assert triplet["relation"] == "位于"
 
 
+def test_extract_by_votes_has_their_share_as_confidence(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("甲公司位于乙市。\n苹果公司位于丙地。\n", encoding="utf-8")
+    flags = ["--input", source, "--output", target, "--adapter", folders[1]]
+    flags += ["--max_new_tokens", 40, "--votes", 4, "--vote_share", 0.25]
+    assert run("extract", *flags).exit_code == 0
+    lines = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    shares = {triplet["confidence"] for line in lines for triplet in line["triplets"]}
+    assert shares
+    assert shares <= {0.25, 0.5, 0.75, 1.0}
+
+
 def test_extract_takes_relations_from_a_schema_file(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

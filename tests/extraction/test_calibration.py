@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,21 @@ def test_load_calibrator_reads_what_was_saved(tmp_path: Path) -> None:
     fitted = fit_calibrator(*make_overconfident(400))
     save_calibrator(fitted, tmp_path)
     assert load_calibrator(tmp_path) == fitted
+
+
+def test_votes_are_kept_and_files_without_them_are_of_one(tmp_path: Path) -> None:
+    save_calibrator(fit_calibrator(*make_overconfident(40), votes=8), tmp_path)
+    loaded = load_calibrator(tmp_path)
+    assert loaded is not None
+    assert loaded.votes == 8
+    assert loaded.for_votes(8) is loaded
+    path = tmp_path / "calibration.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["votes"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    older = load_calibrator(tmp_path)
+    assert older is not None
+    assert older.votes == 1
 
 
 def test_load_calibrator_gives_none_without_file(tmp_path: Path) -> None:

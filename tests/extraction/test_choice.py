@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -42,3 +44,12 @@ def test_choose_tokens_reads_the_rows_that_are_named(
     assert tokens == places
     expected = [float(logits[p, [p, 3 - p]].log_softmax(-1)[0]) for p in places]
     assert scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_noise_decides_and_the_score_is_without_it():
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]])
+    allowed = [np.array([2, 0]), np.array([], dtype=int)]
+    noise = [np.array([0.0, 5.0], dtype=np.float32), np.array([], dtype=np.float32)]
+    tokens, scores = choose_tokens(logits, allowed, noise=noise).read()
+    assert tokens == [0, -1]
+    assert scores == [pytest.approx(-math.log(1 + math.exp(2.0))), 0.0]

@@ -14,7 +14,8 @@ from tripletune.data.linearize import parse_target
 from tripletune.data.relation_schema import Relation, RelationSchema
 from tripletune.errors import ConfigError, DataError
 from tripletune.extraction.calibration import Calibrator
-from tripletune.extraction.extractor import Extractor, RelationPart
+from tripletune.extraction.extractor import Extractor
+from tripletune.extraction.relation_parts import RelationPart
 from tripletune.schema import Example, Span, Triplet
 
 TEXTS = ["甲公司位于乙市。", "苹果公司，总部地点位于库比蒂诺", "a b"]
@@ -100,6 +101,54 @@ def test_extract_calibrates_confidence(model: Any, tokenizer: Any) -> None:
     calibrator = Calibrator("isotonic", ((0.0, 0.25), (1.0, 0.25)))
     found = build(model, tokenizer, calibrator=calibrator).extract(TEXTS)
     assert {t.confidence for e in found for t in e.triplets} == {0.25}
+
+
+@pytest.mark.parametrize("method", ["batch", "slots"])
+def test_votes_are_the_same_in_every_batch(model: Any, tokenizer: Any, method: Any) -> None:
+    wanted = build(model, tokenizer, votes=4, vote_share=0.25).extract(TEXTS)
+    options = {"votes": 4, "vote_share": 0.25, "batch_size": 3, "method": method}
+    found = build(model, tokenizer, **options).extract(TEXTS[::-1])[::-1]
+    assert [(e.text, e.triplets) for e in found] == [(e.text, e.triplets) for e in wanted]
+    shares = {t.confidence for e in wanted for t in e.triplets}
+    assert shares
+    assert shares <= {0.25, 0.5, 0.75, 1.0}
+
+
+def test_votes_find_grounded_triplets_of_the_schema(model: Any, tokenizer: Any) -> None:
+    greedy = build(model, tokenizer).extract(TEXTS)
+    found = build(model, tokenizer, votes=8, vote_share=0.0).extract(TEXTS)
+    assert sum(len(e.triplets) for e in found) > sum(len(e.triplets) for e in greedy)
+    for text, extraction in zip(TEXTS, found, strict=True):
+        for triplet in extraction.triplets:
+            for span, item in (
+                (triplet.subject_span, triplet.subject),
+                (triplet.object_span, triplet.object),
+            ):
+                assert span is not None
+                assert text[span.start : span.end] == item
+            assert triplet.relation in ("位于", "总部地点")
+
+
+def test_votes_need_a_constraint(model: Any, tokenizer: Any) -> None:
+    for options in ({"votes": 0}, {"votes": 2, "constrained": False}, {"vote_share": 1.5}):
+        with pytest.raises(ConfigError, match="votes: "):
+            build(model, tokenizer, **options)
+
+
+def test_votes_are_not_streamed(model: Any, tokenizer: Any) -> None:
+    async def read() -> None:
+        async for _ in build(model, tokenizer, votes=2).stream(TEXTS):
+            pass
+
+    with pytest.raises(ConfigError, match="stream: votes is 2"):
+        asyncio.run(read())
+
+
+def test_a_calibration_of_other_votes_is_left_out(model: Any, tokenizer: Any) -> None:
+    calibrator = Calibrator("isotonic", ((0.0, 0.25), (1.0, 0.25)))
+    with pytest.warns(UserWarning, match="fitted with --votes 1, this is --votes 3"):
+        extractor = build(model, tokenizer, calibrator=calibrator, votes=3, vote_share=0.0)
+    assert {t.confidence for e in extractor.extract(TEXTS) for t in e.triplets} - {0.25}
 
 
 def test_extract_free_reads_whatever_is_written(model: Any, tokenizer: Any) -> None:

@@ -242,3 +242,46 @@ def test_generate_greedy_pauses_the_collector_for_as_long_as_it_runs() -> None:
     generate_greedy(build_llama(), [[5]], options, on_token=lambda *_: seen.append(gc.isenabled()))
     assert seen == [False, False]
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("method", ["batch", "slots"])
+def test_seeds_draw_tokens_as_likely_as_the_model_finds_them(method: str) -> None:
+    model, ids, count = build_llama(), [4, 9, 17, 25], 600
+    prompt = make_prompts("llama")[0]
+    guides = [ScriptedGuide([ids]) for _ in range(count)]
+    drawn = generate_greedy(
+        model, [prompt] * count, make_options(method=method, batch_size=64),
+        guides=guides, seeds=list(range(count)),
+    )  # fmt: skip
+    logits = model(torch.tensor([prompt])).logits[0, -1, ids].detach().double()
+    expected = logits.softmax(dim=-1)
+    tokens = torch.tensor([result.token_ids[0] for result in drawn])
+    shares = torch.stack([(tokens == token).double().mean() for token in ids])
+    assert (shares - expected).abs().max() < 4 * 0.5 / count**0.5  # four standard deviations
+    for result in drawn[:20]:
+        place = ids.index(result.token_ids[0])
+        assert result.log_probabilities[0] == pytest.approx(float(expected[place].log()), abs=1e-4)
+
+
+def test_drawn_tokens_do_not_depend_on_batch_method_or_order() -> None:
+    model = build_chatglm()
+    prompts = make_prompts("chatglm")
+    sets = [[5, 6, 7, 8], [9], [10, 11, 12], [13], [14], [5, 15, 20, 25], [7, 8]]
+
+    def draw(order: list[int], **options: Any) -> dict[int, tuple[int, ...]]:
+        results = generate_greedy(
+            model, [prompts[i] for i in order], make_options(**options),
+            guides=[ScriptedGuide(sets) for _ in order], seeds=[1000 + i for i in order],
+        )  # fmt: skip
+        return {i: result.token_ids for i, result in zip(order, results, strict=True)}
+
+    order = list(range(len(prompts)))
+    expected = draw(order, method="batch", batch_size=1)
+    assert len(set(expected.values())) > 1
+    assert draw(order[::-1], method="batch", batch_size=4) == expected
+    assert draw(order, method="slots", batch_size=3) == expected
+
+
+def test_seeds_without_guides_are_refused() -> None:
+    with pytest.raises(ConfigError, match="give guides"):
+        generate_greedy(build_llama(), [[5]], make_options(), seeds=[1])

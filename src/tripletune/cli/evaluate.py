@@ -41,6 +41,13 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
     parser.add_argument("--batch_size", type=int, default=16, help="批次大小 (默认 16)")
     parser.add_argument("--num_examples", type=int, default=5, help="显示多少个例子 (默认 5)")
     parser.add_argument("--free", action="store_true", help="不约束输出 (默认约束为文本中的片段)")
+    parser.add_argument(
+        "--votes", type=int, default=1, help="每段抽取几次，保留多数同意的三元组 (默认 1)"
+    )
+    parser.add_argument(
+        "--vote_share", type=float, default=0.5, help="多大份额的抽取同意才保留 (默认 0.5)"
+    )
+    parser.add_argument("--min_confidence", type=float, help="丢弃置信度更低的三元组")
     arguments = parser.parse_args(argv)
 
     from tripletune.data.readers import load_examples
@@ -59,6 +66,9 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
         constrained=False if arguments.free else None,
+        min_confidence=arguments.min_confidence,
+        votes=arguments.votes,
+        vote_share=arguments.vote_share,
     )
     with joined_ranks() as ranks:
         extractions = extract_in_ranks(ranks, extractor, examples, batch_size=arguments.batch_size)

@@ -51,6 +51,12 @@ AdapterOption = Annotated[
 BaseModelOption = Annotated[
     str | None, typer.Option("--base_model", help="基础模型 (默认: 适配器中记录的)")
 ]
+VotesOption = Annotated[
+    int,
+    typer.Option(
+        "--votes", min=1, help="每段抽取几次，保留多数同意的三元组 (默认 1: 最可能的输出)"
+    ),
+]
 BatchOption = Annotated[int, typer.Option("--batch_size", min=1, help="一起计算的文本数")]
 
 
@@ -99,6 +105,10 @@ def extract(
     min_confidence: Annotated[
         float | None, typer.Option("--min_confidence", min=0, max=1, help="丢弃置信度更低的三元组")
     ] = None,
+    votes: VotesOption = 1,
+    vote_share: Annotated[
+        float, typer.Option("--vote_share", min=0, max=1, help="多大份额的抽取同意才保留")
+    ] = 0.5,
     batch_size: BatchOption = 16,
     max_new_tokens: Annotated[
         int | None,
@@ -131,6 +141,8 @@ def extract(
         "relations": relations,
         "constrained": not free,
         "min_confidence": min_confidence,
+        "votes": votes,
+        "vote_share": vote_share,
         "batch_size": batch_size,
         "max_new_tokens": max_new_tokens,
         "window_chars": window_chars,
@@ -179,6 +191,7 @@ def calibrate(
     base_model: BaseModelOption = None,
     schema: Annotated[str | None, typer.Option("--schema", help="关系文件")] = None,
     free: Annotated[bool, typer.Option("--free", help="校准不约束的输出")] = False,
+    votes: VotesOption = 1,
     batch_size: BatchOption = 16,
 ) -> None:
     """Calibrates confidence on validation data; see `CALIBRATE_HELP`."""
@@ -194,6 +207,8 @@ def calibrate(
         "relations": _load_relations(schema, folder, free=free),
         "constrained": not free,
         "batch_size": batch_size,
+        "votes": votes,
+        "vote_share": 0.0,
         "calibrator": None,
     }
     extractor = AdapterFactory(str(folder), base_model, None, 1, options)(0)
@@ -205,7 +220,7 @@ def calibrate(
             if triplet.confidence is not None:
                 raw.append(triplet.confidence)
                 is_correct.append(triplet in gold)
-    calibrator = fit_calibrator(raw, is_correct)
+    calibrator = fit_calibrator(raw, is_correct, votes=votes)
     path = save_calibrator(calibrator, folder)
     print(f"校准方法: {calibrator.method} ({calibrator.num_triplets} 个三元组)")
     print(f"期望校准误差: {calibrator.error_before:.4f} -> {calibrator.error_after:.4f}")

@@ -11,6 +11,7 @@ data shows. Two corrections, both rising with the raw confidence:
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,6 +51,7 @@ class Calibrator:
         num_triplets: How many predictions it was fitted to.
         error_before: Expected calibration error on them before.
         error_after: And after.
+        votes: Of the extraction whose confidences they were.
 
     Raises:
         ConfigError: the method is unknown or there are no points.
@@ -60,6 +62,7 @@ class Calibrator:
     num_triplets: int = 0
     error_before: float = 0.0
     error_after: float = 0.0
+    votes: int = 1
 
     def __post_init__(self) -> None:
         if self.method not in ("temperature", "isotonic") or not self.points:
@@ -81,6 +84,17 @@ class Calibrator:
         found: Floats = np.interp(confidences, raw, calibrated)
         return found
 
+    def for_votes(self, votes: int) -> Calibrator | None:
+        """Itself; None, with a warning, where confidences of another kind are to be corrected."""
+        if self.votes == votes:
+            return self
+        warnings.warn(
+            f"{CALIBRATION_FILE} was fitted with --votes {self.votes}, this is --votes {votes}: "
+            f"confidence is left as it is; run tripletune calibrate --votes {votes}",
+            stacklevel=3,
+        )
+        return None
+
     def to_record(self) -> dict[str, Any]:
         """The JSON object of `calibration.json`."""
         return {
@@ -89,11 +103,16 @@ class Calibrator:
             "num_triplets": self.num_triplets,
             "error_before": self.error_before,
             "error_after": self.error_after,
+            "votes": self.votes,
         }
 
 
 def fit_calibrator(
-    confidences: Sequence[float], is_correct: Sequence[bool], *, method: Method | None = None
+    confidences: Sequence[float],
+    is_correct: Sequence[bool],
+    *,
+    method: Method | None = None,
+    votes: int = 1,
 ) -> Calibrator:
     """The calibrator that fits predictions on validation data.
 
@@ -101,6 +120,7 @@ def fit_calibrator(
         confidences: Raw confidence of each predicted triplet.
         is_correct: Whether it is right.
         method: None takes isotonic from 300 predictions on, else temperature.
+        votes: Of the extraction.
 
     Raises:
         ConfigError: there are no predictions, or not as many of one as of the other.
@@ -121,6 +141,7 @@ def fit_calibrator(
         len(raw),
         compute_expected_error(raw, right),
         compute_expected_error(fitted.apply_all(raw), right),
+        votes,
     )
 
 
@@ -171,6 +192,7 @@ def load_calibrator(adapter_dir: str | Path) -> Calibrator | None:
             int(record["num_triplets"]),
             float(record["error_before"]),
             float(record["error_after"]),
+            int(record.get("votes", 1)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise AdapterError(

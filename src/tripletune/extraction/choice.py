@@ -1,4 +1,4 @@
-"""The likeliest allowed token of each row, and how likely it is among the allowed ones."""
+"""One allowed token of each row, the likeliest or drawn, and how likely it was among them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tripletune.extraction.sampling import Noise
 from tripletune.extraction.states import TokenArray
 
 __all__ = ["Choice", "choose_tokens", "copy_to_device"]
@@ -49,6 +50,7 @@ def choose_tokens(
     allowed: Sequence[TokenArray] | None,
     *,
     places: Sequence[int] | None = None,
+    noise: Sequence[Noise] | None = None,
 ) -> Choice:
     """The choice of each row.
 
@@ -59,6 +61,8 @@ def choose_tokens(
         logits: (P, V).
         allowed: Ids for each of the B rows, possibly none. None: every token.
         places: Which of the P each row is. None: B is P.
+        noise: Added to the logits of each row's allowed ids before the highest is chosen; scores
+            are without it. None: no noise.
     """
     places = range(len(logits)) if places is None else places
     if allowed is None:
@@ -79,6 +83,10 @@ def choose_tokens(
     ids = torch.full((len(allowed), widest), -1, device=logits.device)
     ids[row, column] = token
     top, chosen = values.max(dim=-1)
+    if noise is not None:
+        added = copy_to_device(torch.from_numpy(np.concatenate(noise)), logits.device)  # (T,)
+        chosen = values.index_put((row, column), added, accumulate=True).argmax(dim=-1)
+        top = values.gather(1, chosen[:, None])[:, 0]
     scores = (top - values.logsumexp(dim=-1)).nan_to_num(0.0)
     return Choice(ids.gather(1, chosen[:, None])[:, 0], scores)
 

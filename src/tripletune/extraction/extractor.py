@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -12,11 +12,9 @@ from typing import Any
 
 from tripletune.data.prompts import encode_prompt, find_end_token_id, render_query
 from tripletune.data.relation_schema import Relation, RelationSchema
-from tripletune.data.subschemas import split_relations
 from tripletune.errors import ConfigError, DataError, ModelError
 from tripletune.extraction.batch_reader import evaluation
 from tripletune.extraction.calibration import Calibrator, load_calibrator
-from tripletune.extraction.constraint import Constraint
 from tripletune.extraction.generate import (
     Generated,
     GenerationMethod,
@@ -25,8 +23,11 @@ from tripletune.extraction.generate import (
 )
 from tripletune.extraction.guide import TripletGuide
 from tripletune.extraction.reading import read_constrained, read_free
+from tripletune.extraction.relation_parts import RelationPart, iter_parts
 from tripletune.extraction.repetition import FreeGuide
+from tripletune.extraction.sampling import derive_seed
 from tripletune.extraction.vocabulary import Vocabulary, build_vocabulary
+from tripletune.extraction.votes import DEFAULT_SHARE, combine_votes
 from tripletune.extraction.windows import Window, iter_windows, merge_windows
 from tripletune.schema import Example, Extraction, Triplet
 
@@ -37,29 +38,6 @@ _WINDOW_CHARS = 320
 _LONGEST_ANSWER = 2048
 _FEWEST_TOKENS, _TOKENS_PER_TOKEN = 48, 3
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class RelationPart:
-    """What one prompt asks for.
-
-    Attributes:
-        names: The relations that the prompt lists, or None when it lists none.
-        constraint: The outputs that are allowed, when they are constrained.
-    """
-
-    names: tuple[str, ...] | None = None
-    constraint: Constraint | None = None
-
-    def find_constraint(self) -> Constraint:
-        """The constraint.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        if self.constraint is None:
-            raise ConfigError("constrained: False, so outputs cannot be held to a constraint")
-        return self.constraint
 
 
 class Extractor:
@@ -84,11 +62,15 @@ class Extractor:
             of a window.
         min_confidence: Triplets below are left out; those without confidence are kept.
         calibrator: Corrects confidence, as fitted on validation data.
+        votes: How many outputs are drawn about each window. A triplet is kept when `vote_share` of
+            them hold it, and its confidence is their share; 1: the likeliest output alone.
+        vote_share: From 0 to 1.
         method: How to generate; see `GenerationOptions`.
         use_cuda_graphs: Likewise.
 
     Raises:
-        ConfigError: a limit is below 1, or there are no relations to hold the model to.
+        ConfigError: a limit is below 1, there are no relations to hold the model to, or there are
+            votes without a constraint.
         ModelError: the tokenizer's tokens cannot be read, which a constraint needs.
 
     Example:
@@ -112,11 +94,19 @@ class Extractor:
         overlap_chars: int | None = None,
         min_confidence: float | None = None,
         calibrator: Calibrator | None = None,
+        votes: int = 1,
+        vote_share: float = DEFAULT_SHARE,
         method: GenerationMethod = "auto",
         use_cuda_graphs: bool = True,
     ) -> None:
         if max_triplets < 1:
             raise ConfigError(f"max_triplets: {max_triplets!r} is too few; need at least 1")
+        if votes < 1 or not 0 <= vote_share <= 1 or (votes > 1 and not constrained):
+            raise ConfigError(
+                f"votes: {votes!r}, vote_share: {vote_share!r}, constrained: {constrained}; needed "
+                "are at least 1 vote and a share from 0 to 1, and more than one only under a "
+                "constraint (without --free)"
+            )
         end_token_id = find_end_token_id(tokenizer)
         pad_token_id = tokenizer.pad_token_id
         self.options = GenerationOptions(
@@ -138,7 +128,9 @@ class Extractor:
         self.window_sentences = window_sentences
         self.overlap_chars = self.window_chars * 6 // 10 if overlap_chars is None else overlap_chars
         self.min_confidence = min_confidence
-        self.calibrator = calibrator
+        self.calibrator = None if calibrator is None else calibrator.for_votes(votes)
+        self.votes = votes
+        self.vote_share = vote_share
         self._parts: tuple[RelationSchema, list[RelationPart]] | None = None
         if constrained or relations_per_prompt is not None:
             self.find_parts(self.schema)
@@ -283,7 +275,9 @@ class Extractor:
                 )
             return [RelationPart()]
         if self._parts is None or self._parts[0] != schema:
-            self._parts = (schema, list(self._iter_parts(schema)))
+            vocabulary = self.vocabulary if self.constrained else None
+            parts = iter_parts(schema, self.relations_per_prompt, vocabulary=vocabulary)
+            self._parts = (schema, list(parts))
         return self._parts[1]
 
     def encode(self, text: str, part: RelationPart) -> list[int]:
@@ -317,6 +311,21 @@ class Extractor:
         return replace(triplet, confidence=round(confidence, 6))
 
     def _answer(self, questions: Sequence[tuple[str, RelationPart]]) -> list[Extraction]:
+        """The extraction for each question, by vote where outputs are drawn."""
+        if self.votes == 1:
+            return self._generate(questions)
+        seeds = [
+            derive_seed(text, part.names, vote)
+            for text, part in questions
+            for vote in range(self.votes)
+        ]
+        drawn = self._generate([q for q in questions for _ in range(self.votes)], seeds)
+        starts = range(0, len(drawn), self.votes)
+        return [combine_votes(drawn[s : s + self.votes], share=self.vote_share) for s in starts]
+
+    def _generate(
+        self, questions: Sequence[tuple[str, RelationPart]], seeds: Sequence[int] | None = None
+    ) -> list[Extraction]:
         prompts, limits = self.encode_all(questions)
         found: dict[int, Extraction] = {}
         read: Callable[[int, Generated], Extraction]
@@ -343,7 +352,7 @@ class Extractor:
         # Each output is read as it comes, while the device works on the others.
         with evaluation(self.model):
             for index, output in iter_greedy(
-                self.model, prompts, self.options, guides=guides, limits=limits
+                self.model, prompts, self.options, guides=guides, limits=limits, seeds=seeds
             ):
                 found[index] = read(index, output)
                 guides[index].release()
@@ -354,19 +363,6 @@ class Extractor:
         return part.find_constraint().build_guide(
             text, max_triplets=self.max_triplets, max_tokens=max_tokens
         )
-
-    def _iter_parts(self, schema: RelationSchema) -> Iterator[RelationPart]:
-        whole = Constraint(self.vocabulary, schema) if self.constrained else None
-        if self.relations_per_prompt is None:
-            yield RelationPart(constraint=whole)
-            return
-        relations = list(schema) if whole is None else whole.relations
-        names = [relation.name for relation in relations]
-        for part in split_relations(names, self.relations_per_prompt):
-            constraint = None
-            if whole is not None:
-                constraint = Constraint(self.vocabulary, [r for r in relations if r.name in part])
-            yield RelationPart(part, constraint)
 
     def iter_windows(self, text: str) -> Iterator[Window]:
         """The windows in which a text is read, blank ones left out."""

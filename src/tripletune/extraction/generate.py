@@ -1,4 +1,6 @@
-"""Greedy generation for many prompts, over token ids; it knows nothing about text.
+"""Generation for many prompts, over token ids; it knows nothing about text.
+
+The likeliest token is written; or, for rows with a seed, one drawn from those that are allowed.
 
 Two ways, with the same result:
 
@@ -23,6 +25,7 @@ from torch import Tensor
 from tripletune.errors import ConfigError
 from tripletune.extraction.batch_reader import BatchReader, evaluation
 from tripletune.extraction.choice import Choice, choose_tokens
+from tripletune.extraction.sampling import draw_gumbel
 from tripletune.extraction.slot_reader import SlotReader, count_slots, round_places, supports_slots
 from tripletune.extraction.states import TokenArray
 
@@ -123,6 +126,7 @@ class _Row:
     end_token_id: int
     limit: int
     on_token: OnToken | None
+    seed: int | None
     token_ids: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     num_read: int = 0
@@ -169,6 +173,7 @@ def generate_greedy(
     guides: Sequence[TokenGuide] | None = None,
     limits: Sequence[int] | None = None,
     on_token: OnToken | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Generated]:
     """What the model writes after each prompt, in the order of the prompts.
 
@@ -180,14 +185,19 @@ def generate_greedy(
         limits: Longest answer to each prompt, end token included. None: `options.max_new_tokens`.
         on_token: Called with the prompt's index, the token and its log-probability as they come,
             the end token included, when the guide has taken note of it.
+        seeds: One for each prompt: its tokens are drawn, in proportion to how likely they are among
+            those that its guide allows. None: the likeliest are taken.
 
     Raises:
-        ConfigError: a prompt is empty, or `slots` is asked for with a model that has a sliding
-            window or takes no positions.
+        ConfigError: a prompt is empty, `slots` is asked for with a model that has a sliding window
+            or takes no positions, or there are seeds but no guides.
     """
     results: dict[int, Generated] = dict(
-        iter_greedy(model, prompts, options, guides=guides, limits=limits, on_token=on_token)
-    )
+        iter_greedy(
+            model, prompts, options,
+            guides=guides, limits=limits, on_token=on_token, seeds=seeds,
+        )
+    )  # fmt: skip
     return [results[index] for index in range(len(prompts))]
 
 
@@ -199,8 +209,11 @@ def iter_greedy(
     guides: Sequence[TokenGuide] | None = None,
     limits: Sequence[int] | None = None,
     on_token: OnToken | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """As `generate_greedy`, giving (index of the prompt, answer) as each is finished."""
+    if seeds is not None and guides is None:
+        raise ConfigError("seeds: tokens are drawn from those that guides allow; give guides")
     if not all(prompts):
         raise ConfigError(f"prompts: number {[bool(p) for p in prompts].index(False)} is empty")
     can_use_slots = supports_slots(model)
@@ -216,6 +229,7 @@ def iter_greedy(
             options.end_token_id,
             options.max_new_tokens if limits is None else limits[index],
             on_token,
+            None if seeds is None else seeds[index],
         )
         for index in range(len(prompts))
     ]
@@ -406,4 +420,9 @@ def _prepare(rows: Sequence[_Row]) -> None:
 def _choose(logits: Tensor, rows: Sequence[_Row], places: Sequence[int] | None = None) -> Choice:
     allowed = [row.guide.allowed() for row in rows if row.guide is not None]
     known = [ids for ids in allowed if ids is not None]
-    return choose_tokens(logits, known or None, places=places)
+    noise = [
+        draw_gumbel(row.seed, len(row.token_ids), ids)
+        for row, ids in zip(rows, known, strict=False)
+        if row.seed is not None
+    ]
+    return choose_tokens(logits, known or None, places=places, noise=noise or None)

@@ -17,7 +17,8 @@ from tripletune.schema import Span, Triplet
 
 if TYPE_CHECKING:
     from tripletune.data.relation_schema import RelationSchema
-    from tripletune.extraction.extractor import Extractor, RelationPart
+    from tripletune.extraction.extractor import Extractor
+    from tripletune.extraction.relation_parts import RelationPart
 
 __all__ = ["stream_triplets"]
 
@@ -82,6 +83,10 @@ async def stream_triplets(
     """As `Extractor.stream`, the schema chosen."""
     if not extractor.constrained:
         raise ConfigError("stream: constrained is False; only constrained output can be streamed")
+    if extractor.votes > 1:
+        raise ConfigError(
+            f"stream: votes is {extractor.votes}, which are counted when all are there; use votes=1"
+        )
     pieces = [
         (index, window, part)
         for index, text in enumerate(texts)
