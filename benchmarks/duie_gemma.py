@@ -3,8 +3,14 @@
     python benchmarks/duie_gemma.py --model gemma-3-270m-q4_k_m.gguf \
         --train ../shared/datasets/duie2/train.jsonl --dev ../shared/datasets/duie2/dev.jsonl
 
-Trains with `TrainingRun` (NF4 base, LoRA on all linear layers), extracts from every dev sentence
-constrained and free, scores both with their intervals, and writes reports beside the adapter.
+Trains with `TrainingRun` (NF4 base, LoRA on all linear layers) on all but the last `--held_out`
+sentences, extracts from every dev sentence and scores with intervals, reports beside the adapter:
+
+- `constrained`: held to the text and the schema; `free`: not;
+- `threshold`: constrained, without triplets below the confidence that is best for the sentences
+  held out;
+- `votes`: what a share of eight drawn outputs holds, the share that is best for those sentences.
+
 `--runs` names variants that differ from the default in one thing each. Whether blocks are compiled
 is left to the plan, but in `compiled` and `uncompiled`.
 """
@@ -17,19 +23,26 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import psutil
 import torch
 
 from tripletune.cli.train import set_up_logging
 from tripletune.config import build_settings
+from tripletune.data.augment import augment_file
+from tripletune.data.readers import load_examples
+from tripletune.data.writers import write_examples
 from tripletune.evaluation import evaluate, write_report
+from tripletune.evaluation.calibration import compute_calibration
 from tripletune.extraction.extractor import Extractor
+from tripletune.schema import Example, Extraction
 from tripletune.training.acceleration import plain_attention
 from tripletune.training.run import TrainingRun
 
@@ -55,9 +68,22 @@ RUNS: dict[str, dict[str, Any]] = {
     "batch-32-eight-epochs": {
         "batch_size": 32, "learning_rate": 1.2e-3, "warmup_steps": 25, "num_epochs": 8,
     },
+    "two-epochs": {"num_epochs": 2},
+    "half-rate": {"learning_rate": 4e-4},
+    "dropout": {"lora_dropout": 0.2},
+    "augmented": {"num_epochs": 1.5},
+    "augmented-three-epochs": {},
+    "augmented-dropout": {"num_epochs": 2, "lora_dropout": 0.15},
     "compiled": {},
     "uncompiled": {},
 }  # fmt: skip
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "constrained": {"constrained": True},
+    "free": {"constrained": False},
+    "votes": {"constrained": True, "votes": 8, "vote_share": 0.0},
+}
 
 
 class BenchmarkRun(TrainingRun):
@@ -86,43 +112,100 @@ def arranged(name: str) -> Iterator[None]:
         yield
 
 
-def score(run: TrainingRun, *, constrained: bool, report: Path) -> dict[str, Any]:
-    """Extracts from the validation sentences, writes a report, and gives the figures."""
-    examples = run.validation_examples
-    begun = time.perf_counter()
+def write_data(name: str, args: argparse.Namespace) -> tuple[Path, list[Example]]:
+    """The training file of a variant, and the examples that are held out from it."""
+    examples = load_examples(args.train)
+    num_trained = len(examples) - args.held_out
+    folder = args.output_dir / "data"
+    path = folder / f"{name}.jsonl"
+    if name.startswith("augmented"):
+        write_examples(examples[:num_trained], folder / "plain.jsonl")
+        augment_file(folder / "plain.jsonl", path)
+    else:
+        write_examples(examples[:num_trained], path)
+    return path, examples[num_trained:]
+
+
+def extract(run: TrainingRun, examples: Sequence[Example], **options: Any) -> list[Extraction]:
+    """The extraction of each example by the model as it is."""
     with plain_attention(run.model):
         extractor = Extractor(
-            run.model.eval(), run.tokenizer, relations=run.schema, constrained=constrained,
-            batch_size=256, relations_per_prompt=run.settings.relations_per_prompt,
+            run.model.eval(), run.tokenizer, relations=run.schema, batch_size=256,
+            relations_per_prompt=run.settings.relations_per_prompt, **options,
         )  # fmt: skip
-        extractions = extractor.extract([example.text for example in examples])
-    seconds = time.perf_counter() - begun
+        return extractor.extract([example.text for example in examples])
+
+
+def choose_threshold(examples: Sequence[Example], extractions: Sequence[Extraction]) -> float:
+    """The confidence with the best F1."""
+    pairs = [
+        (t.confidence, t in set(example.triplets))
+        for example, extraction in zip(examples, extractions, strict=True)
+        for t in extraction.triplets
+    ]
+    if not pairs:
+        return 0.0
+    confidences, is_correct = (np.array(column) for column in zip(*pairs, strict=True))
+    num_gold = sum(len(set(example.triplets)) for example in examples)
+    found = compute_calibration(confidences, is_correct, num_gold=num_gold)
+    return 0.0 if found is None else found.best.threshold
+
+
+def keep_from(threshold: float, extractions: Sequence[Extraction]) -> list[Extraction]:
+    """The extractions without triplets below a confidence."""
+    return [
+        replace(e, triplets=tuple(t for t in e.triplets if (t.confidence or 0.0) >= threshold))
+        for e in extractions
+    ]
+
+
+def measure(
+    way: str, examples: Sequence[Example], extractions: Sequence[Extraction], folder: Path
+) -> dict[str, Any]:
+    """Scores extractions, writes a report and the predictions, and gives the figures."""
     evaluation = evaluate(examples, extractions)
+    report = folder / f"report-{way}.html"
     write_report(evaluation, report)
     report.with_suffix(".jsonl").write_text(
         "".join(extraction.to_json() + "\n" for extraction in extractions), encoding="utf-8"
     )
     record = evaluation.to_dict()
-    return {
-        "strict": record["strict"],
-        "duie": record["duie"],
-        "seconds": seconds,
-        "errors": record["errors"].get("counts", {}),
-        "ungrounded": sum(
-            t.subject not in e.text or t.object not in e.text
-            for e in extractions
-            for t in e.triplets
-        ),
-    }
+    strict = record["strict"]
+    ungrounded = sum(
+        t.subject not in e.text or t.object not in e.text for e in extractions for t in e.triplets
+    )
+    figures = {k: round(strict[k], 4) for k in ("precision", "recall", "f1")}
+    print(f"{folder.name} {way}: {figures} of {strict['num_predicted']}, not in text {ungrounded}",
+          flush=True)  # fmt: skip
+    return {"strict": strict, "duie": record["duie"], "ungrounded": ungrounded}
+
+
+def score_all_ways(run: TrainingRun, held_out: Sequence[Example], folder: Path) -> dict[str, Any]:
+    """The figures of each way of extracting; see the module."""
+    examples = run.validation_examples
+    results: dict[str, Any] = {}
+    for way, options in WAYS.items():
+        begun = time.perf_counter()
+        found = extract(run, examples, **options)
+        seconds = time.perf_counter() - begun
+        if way != "votes":
+            results[way] = measure(way, examples, found, folder) | {"seconds": seconds}
+        if way != "free":
+            name = "threshold" if way == "constrained" else way
+            threshold = choose_threshold(held_out, extract(run, held_out, **options))
+            results[name] = measure(name, examples, keep_from(threshold, found), folder)
+            results[name] |= {"threshold": threshold, "seconds": seconds}
+    return results
 
 
 def train_and_score(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """One run, from loading the model to its scores."""
     output_dir = args.output_dir / name
+    train_file, held_out = write_data(name, args)
     given = {key: getattr(args, key) for key in DEFAULTS if getattr(args, key, None) is not None}
     settings = build_settings({
         **DEFAULTS, **given, **RUNS[name], "model_name": args.model, "max_steps": args.max_steps,
-        "train_file": args.train, "validation_file": args.dev, "output_dir": output_dir,
+        "train_file": train_file, "validation_file": args.dev, "output_dir": output_dir,
     })  # fmt: skip
     started = time.perf_counter()
     with arranged(name):
@@ -141,16 +224,7 @@ def train_and_score(name: str, args: argparse.Namespace) -> dict[str, Any]:
         f"{result['seconds_since_process_start']:.0f} s old",
         flush=True,
     )
-    for way in ("constrained", "free"):
-        report = output_dir / f"report-{way}.html"
-        result[way] = score(run, constrained=way == "constrained", report=report)
-        strict = result[way]["strict"]
-        figures = {k: strict[k] for k in ("precision", "recall", "f1", "num_predicted")}
-        print(
-            f"{name} {way}: {figures}, ungrounded {result[way]['ungrounded']}, "
-            f"{result[way]['seconds']:.1f} s",
-            flush=True,
-        )
+    result |= score_all_ways(run, held_out, output_dir)
     result["all_seconds"] = time.perf_counter() - started
     return result
 
@@ -169,6 +243,7 @@ def main() -> None:
     parser.add_argument("--lora_alpha", type=int)
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--max_steps", type=int, default=-1)
+    parser.add_argument("--held_out", type=int, default=250, help="training sentences to tune on")
     args = parser.parse_args()
     set_up_logging()
     results: dict[str, Any] = {}
