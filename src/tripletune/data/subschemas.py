@@ -1,16 +1,22 @@
-"""Small schemas for the prompt: each sentence is asked for a few relations at a time.
+"""Small schemas for the prompt: each text is asked for a few relations at a time.
 
-Source: IEPile (Gui et al., 2024), section 3.2: a sentence's own relations are mixed with relations
-that are easily taken for them and with random ones, then cut into parts of a fixed size. Different
-here: which relations are easily confused follows from types and wording, not from a table made by
-hand, and every draw depends on the seed and the text alone.
+At extraction a text is asked once for each part of the whole schema, and most parts hold none of
+its relations. Training samples these questions: the schema is put in an order that does not depend
+on the text's relations and cut into parts as at extraction; all parts with a relation of the text
+are asked, and a share of the others, whose answer is that there is nothing. Which relations a
+prompt lists thus tells nothing about whether the text has one of them.
+
+Source: IEPile (Gui et al., 2024), section 3.2, for hard negatives: relations that are easily taken
+for those of the text. Different here: they follow from types and wording, not from a table made by
+hand; own relations are not picked out and mixed with negatives, because a model trained so has an
+answer for every prompt; and every draw depends on the seed and the text alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from rapidfuzz import fuzz
@@ -30,41 +36,54 @@ def sample_subschemas(
     *,
     size: int = 4,
     num_hard: int = 2,
-    num_random: int = 4,
+    num_empty: int = 2,
     seed: int = 42,
 ) -> tuple[tuple[str, ...], ...]:
     """The relation names to ask for, one tuple a prompt.
 
     Every relation of the example stands in exactly one tuple, so the answers together are its
-    triplets. The tuples have the sizes that `split_relations` gives, as at extraction.
+    triplets. The tuples are parts of one `split_relations` of all relations, as at extraction: for
+    half of the texts in the order of the schema, which gives the very prompts of extraction, for
+    the others in an order of their own in which relations easily taken for each other are
+    neighbours, so that a model learns to read the list, whatever schema it is given later.
+
+    Asking for all parts would match extraction exactly, at the cost of as many prompts a text as
+    the schema has parts. `num_empty` bounds it; where fewer parts are left, all of them are asked.
 
     Args:
         example: The text and its triplets.
         schema: What relations there are; relations of the example that it lacks are asked too.
         size: How many relations a prompt names.
-        num_hard: Hard negatives for each relation of the example.
-        num_random: Further relations drawn at random; more where a prompt would not be full.
+        num_hard: Look-alikes put behind a relation, and looked for in prompts without an answer.
+        num_empty: Prompts without an answer for each prompt with one, or for a text without
+            triplets. Of each `num_empty`, one holds a hard negative where there is one.
         seed: Same seed and text, same draw.
 
     Raises:
-        ConfigError: `size` is below 1, or a number is negative.
+        ConfigError: `size` or `num_empty` is below 1, or `num_hard` is negative.
     """
-    if size < 1 or num_hard < 0 or num_random < 0:
+    if size < 1 or num_hard < 0 or num_empty < 1:
         raise ConfigError(
-            f"size {size}, num_hard {num_hard}, num_random {num_random}: needed are size >= 1 and "
-            "numbers >= 0"
+            f"size {size}, num_hard {num_hard}, num_empty {num_empty}: needed are size >= 1, "
+            "num_hard >= 0 and num_empty >= 1"
         )
     digest = hashlib.blake2b(f"{seed}\n{example.text}".encode(), digest_size=8).digest()
     rng = random.Random(int.from_bytes(digest, "big"))
-    chosen = list(dict.fromkeys(triplet.relation for triplet in example.triplets))
-    hard = find_hard_negatives(schema)
-    for name in tuple(chosen):
-        near = [other for other in hard.get(name, ()) if other not in chosen]
-        chosen.extend(near[:num_hard])
-    others = [name for name in schema.names if name not in chosen]
-    chosen.extend(rng.sample(others, min(max(num_random, size - len(chosen)), len(others))))
-    rng.shuffle(chosen)
-    return split_relations(chosen, size)
+    own = dict.fromkeys(triplet.relation for triplet in example.triplets)
+    names = list(dict.fromkeys((*schema.names, *own)))
+    table = find_hard_negatives(schema)
+    if rng.random() < 0.5:
+        names = _arrange_alike(names, table, num_hard, rng)
+    parts = split_relations(names, size)
+    full = [part for part in parts if not own.keys().isdisjoint(part)]
+    empty = [part for part in parts if own.keys().isdisjoint(part)]
+    rng.shuffle(empty)
+    near = {other for name in own for other in table.get(name, ())[:num_hard]}
+    empty.sort(key=near.isdisjoint)
+    num_rounds = max(1, len(full))
+    hard, rest = empty[:num_rounds], empty[num_rounds:]
+    rng.shuffle(rest)
+    return (*full, *hard, *rest[: num_rounds * (num_empty - 1)])
 
 
 def split_relations(names: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
@@ -117,6 +136,18 @@ def find_hard_negatives(schema: RelationSchema) -> dict[str, tuple[str, ...]]:
         ]
         table[relation.name] = tuple(name for _, name in sorted(alike))
     return table
+
+
+def _arrange_alike(
+    names: Sequence[str], table: Mapping[str, Sequence[str]], num_hard: int, rng: random.Random
+) -> list[str]:
+    """The names at random, but each with so many of its look-alikes, if still free, behind it."""
+    arranged: dict[str, None] = {}
+    for name in rng.sample(names, len(names)):
+        if name not in arranged:
+            near = [other for other in table.get(name, ()) if other not in arranged]
+            arranged.update(dict.fromkeys((name, *near[:num_hard])))
+    return list(arranged)
 
 
 def _compute_likeness(one: Relation, other: Relation) -> float:

@@ -59,10 +59,11 @@ def encode_data(
             )
         ]
         logger.info(
-            "每个提示列出 %d 种关系: %d 条数据成为 %d 条提示",
+            "每个提示列出 %d 种关系: %d 条数据成为 %d 条提示, 其中 %d 条没有所列的关系",
             settings.relations_per_prompt,
             len(examples),
             len(prompted),
+            sum(not example.triplets for example, _ in prompted),
         )
         examples, relations = [pair[0] for pair in prompted], [pair[1] for pair in prompted]
     encoded, report = load_encoded(
