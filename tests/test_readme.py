@@ -67,6 +67,7 @@ def test_readme_names_only_flags_that_exist(readme):
         "dev",
         "fsdp_steps",
         "gigabytes",
+        "held_out",
         "kills",
         "model",
         "repeats",
