@@ -34,6 +34,9 @@ def infer_from_arguments(argv: Sequence[str] | None) -> int:
     parser.add_argument("--input", help="输入文件: 每行一句，或 JSONL")
     parser.add_argument("--output", help="输出文件 (JSONL)；不给则打印")
     parser.add_argument("--batch_size", type=int, default=16, help="批次大小 (默认 16)")
+    parser.add_argument(
+        "--votes", type=int, default=1, help="每段抽取几次，保留多数同意的三元组 (默认 1)"
+    )
     parser.add_argument("--free", action="store_true", help="不约束输出 (默认约束为文本中的片段)")
     arguments = parser.parse_args(argv)
     texts = list(arguments.text)
@@ -63,6 +66,7 @@ def _load(folder: Path, arguments: Any) -> Any:
         folder,
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
+        votes=arguments.votes,
         constrained=False if arguments.free else None,
     )
 
