@@ -71,6 +71,7 @@ def test_readme_names_only_flags_that_exist(readme):
         "kills",
         "model",
         "repeats",
+        "runs",
         "save_kills",
         "steps",
         "train",
