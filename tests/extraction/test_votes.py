@@ -43,6 +43,12 @@ def test_a_share_of_the_votes_keeps_a_triplet(share, expected):
     assert combined.text == TEXT
 
 
+def test_exactly_the_share_is_enough_however_it_is_rounded():
+    # 0.28 * 25 is 7.000000000000001.
+    votes = [Extraction(TEXT, (FIRST,))] * 7 + [Extraction(TEXT)] * 18
+    assert [t.confidence for t in combine_votes(votes, share=0.28).triplets] == [0.28]
+
+
 def test_a_triplet_that_an_output_repeats_has_one_vote_of_it():
     combined = combine_votes([Extraction(TEXT, (FIRST, FIRST)), Extraction(TEXT)])
     assert [triplet.confidence for triplet in combined.triplets] == [0.5]

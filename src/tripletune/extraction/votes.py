@@ -35,7 +35,7 @@ def combine_votes(votes: Sequence[Extraction], *, share: float = DEFAULT_SHARE) 
     kept = [
         replace(triplet, confidence=count / len(votes))
         for triplet, count in counts.items()
-        if count >= share * len(votes)
+        if count / len(votes) >= share
     ]
     kept.sort(key=_find_place)
     problems = dict.fromkeys(problem for vote in votes for problem in vote.problems)
