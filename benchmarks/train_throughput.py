@@ -208,11 +208,12 @@ def measure(
 
 def read_clock() -> dict[str, float]:
     """Clock in MHz and power in W at this moment; empty where nvidia-smi is missing."""
+    card = f"GPU-{torch.cuda.get_device_properties().uuid}"  # one of several, perhaps
+    query = ["--query-gpu=clocks.sm,power.draw", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=clocks.sm,power.draw", "--format=csv,noheader,nounits"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            ["nvidia-smi", f"--id={card}", *query], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return {}
     clock, power = answer.stdout.splitlines()[0].split(",")

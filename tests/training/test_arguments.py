@@ -104,3 +104,11 @@ def test_cpu_has_no_number_under_torchrun(tmp_path, monkeypatch):
     setup = property(lambda self: torch.device("cpu:0"))
     monkeypatch.setattr(TrainingArguments, "_setup_devices", setup)
     assert arguments.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("found", "used"), [(0, 0), (1, 1), (4, 1)])
+def test_process_trains_on_one_gpu_of_several(tmp_path, found, used):
+    arguments = build(tmp_path, batch_size=3)
+    arguments._n_gpu = found
+    assert arguments.n_gpu == used
+    assert arguments.train_batch_size == 3

@@ -6,6 +6,7 @@ import copy
 import functools
 import os
 import struct
+from contextlib import nullcontext
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tripletune.config import EMBEDDED_MODEL
 from tripletune.errors import MissingPackageError, ModelError
 from tripletune.models.checkpoint_files import check_gguf_file, check_model_folder, check_vocabulary
+from tripletune.models.gguf_header import forget_headers, headers_read_once
 from tripletune.models.hub import REMEDIES, fetch_model
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ def _read_gguf_config(path: Path, changed: int) -> Any:
     """The configuration in a GGUF file, whose vocabulary takes seconds to read past."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    with headers_read_once():
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
@@ -106,7 +109,8 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
         folder, gguf = _open_model(name, revision, weights=False)
     check_vocabulary(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
+        with headers_read_once() if gguf else nullcontext():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
     except _UNREADABLE as error:
         raise _explain(name, error) from error
     if tokenizer.pad_token_id is None:
@@ -167,12 +171,14 @@ def load_model(
             bnb_4bit_quant_storage=quant_storage,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=False, **arguments, **gguf
-        )
+        with headers_read_once() if gguf else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, trust_remote_code=False, **arguments, **gguf
+            )
     except _UNREADABLE as error:
         raise _explain(name, error) from error
     if gguf:
+        forget_headers()
         # What is in memory are plain weights; the file's own quantisation is over.
         model.hf_quantizer = None
         model.is_quantized = False

@@ -15,7 +15,7 @@ __all__ = ["Arguments", "build_training_arguments"]
 
 
 class Arguments(TrainingArguments):
-    """The Trainer's arguments, with one name for the CPU."""
+    """The Trainer's arguments, with one name for the CPU and one GPU a process."""
 
     @property
     def device(self) -> torch.device:
@@ -25,6 +25,15 @@ class Arguments(TrainingArguments):
         """
         device: torch.device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
+    def n_gpu(self) -> int:
+        """1 where there are GPUs: a process trains on its own one, and `torchrun` starts several.
+
+        The Trainer would take all GPUs of a machine into one process and multiply the batch by
+        their number.
+        """
+        return min(1, int(super().n_gpu))
 
 
 def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -> Any:

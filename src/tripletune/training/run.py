@@ -107,19 +107,20 @@ class TrainingRun:
     def _load_adapted(self, device: Any) -> Any:
         """The base model with fresh LoRA layers; in host memory when it is to be cut."""
         from tripletune.models.loading import default_dtype, load_model
+        from tripletune.models.quantization import quantized_on
         from tripletune.training.adapters import add_lora
         from tripletune.training.sharding import PACKED_DTYPE
 
         settings = self.settings
-        dtype = default_dtype(device)
-        base = load_model(
-            settings.model_name,
-            quantize=settings.load_in_4bit,
-            device="cpu" if settings.fsdp else device,
-            dtype=dtype,
-            revision=settings.revision,
-            quant_storage=PACKED_DTYPE if settings.fsdp else None,
-        )
+        with quantized_on(device):
+            base = load_model(
+                settings.model_name,
+                quantize=settings.load_in_4bit,
+                device="cpu" if settings.fsdp else device,
+                dtype=default_dtype(device),
+                revision=settings.revision,
+                quant_storage=PACKED_DTYPE if settings.fsdp else None,
+            )
         logger.info("设置LoRA配置...")
         return add_lora(
             base,
@@ -168,6 +169,8 @@ class TrainingRun:
         Raises:
             ResourceError: nothing fits.
         """
+        import torch
+
         from tripletune.training.fitting import GpuFit, describe_run
         from tripletune.training.plan_table import render_plan
 
@@ -180,6 +183,13 @@ class TrainingRun:
             scored_texts=[e.text for e in self.validation_examples[: self.num_scored]],
             schema=self.schema,
         )
+        count = torch.cuda.device_count()
+        if count > 1 and "RANK" not in os.environ:
+            logger.info(
+                "本机有 %d 块 GPU，只用其中一块；全部使用: torchrun --nproc_per_node=%d …",
+                count,
+                count,
+            )
         self._fit = GpuFit.on_device(planned, device)
         if is_main_process():
             print_line(render_plan(self._fit.plan))
