@@ -44,7 +44,7 @@ from tripletune.models.chatglm_positions import (
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.loss import take_tokens
 from tripletune.models.packed_attention import PACKED_ATTENTION, is_packed
-from tripletune.models.split_heads import split_heads
+from tripletune.models.split_heads import project_apart, split_heads
 
 __all__ = ["ChatGLMForConditionalGeneration", "ChatGLMModel", "build_position_ids"]
 
@@ -76,8 +76,7 @@ class ChatGLMAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
         batch_size, length, _ = hidden_states.shape
-        mixed = self.query_key_value(hidden_states)  # (B, S, 3E)
-        query, key, value = self._split(mixed, rotary, fused=is_packed(attention_mask))
+        query, key, value = self._split(hidden_states, rotary, fused=is_packed(attention_mask))
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, K, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -90,18 +89,26 @@ class ChatGLMAttention(nn.Module):
         return self.dense(take_tokens(output, kept_tokens)), probabilities
 
     def _split(
-        self, mixed: Tensor, rotary: tuple[Tensor, Tensor], *, fused: bool
+        self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], *, fused: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values, (B, H, S, D) each."""
         heads, width = self.num_heads, self.head_dim
         if fused:
             # Of both partners, the second has the sine with its sign; (B, S, D/2) each.
             cosine, sine = (table[..., 1, :].flatten(2) for table in rotary)
+            projected = project_apart(self.query_key_value, hidden_states)
             parts = split_heads(
-                mixed, cosine, sine, heads=heads, groups=heads, by_head=True, distance=width // 4
+                projected,
+                cosine,
+                sine,
+                heads=heads,
+                groups=heads,
+                by_head=True,
+                distance=width // 4,
             )
             query, key, value = (part.transpose(1, 2) for part in parts)
             return query, key, value
+        mixed = self.query_key_value(hidden_states)  # (B, S, 3E)
         mixed = mixed.view(*mixed.shape[:2], heads, 3 * width)
         query, key, value = mixed.chunk(3, dim=-1)  # (B, S, H, D) each
         query, key = rotate_two_rows(query, *rotary), rotate_two_rows(key, *rotary)
@@ -118,9 +125,16 @@ class ChatGLMMLP(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, S, E) to (B, S, E)."""
-        inner = F.gelu(self.dense_h_to_4h(hidden_states), approximate="tanh")  # (B, S, F)
+        inner = _gelu(self.dense_h_to_4h(hidden_states))  # (B, S, F)
         output: Tensor = self.dense_4h_to_h(inner)
         return output
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """The tanh form of GELU; compiled, by a sigmoid, which has a faster instruction."""
+    if torch.compiler.is_compiling():
+        return x * torch.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+    return F.gelu(x, approximate="tanh")
 
 
 class ChatGLMBlock(GradientCheckpointingLayer):

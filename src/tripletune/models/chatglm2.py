@@ -47,7 +47,7 @@ from tripletune.models.chatglm2_rotary import (
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
 from tripletune.models.loss import take_tokens
 from tripletune.models.packed_attention import is_packed
-from tripletune.models.split_heads import split_heads
+from tripletune.models.split_heads import project_apart, split_heads
 
 __all__ = ["ChatGLM2Config", "ChatGLM2ForConditionalGeneration", "ChatGLM2Model"]
 
@@ -94,8 +94,7 @@ class ChatGLM2Attention(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
-        mixed = self.query_key_value(hidden_states)  # (B, S, (H + 2G) D)
-        query, key, value = self._split(mixed, rotary, fused=is_packed(attention_mask))
+        query, key, value = self._split(hidden_states, rotary, fused=is_packed(attention_mask))
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, G, K, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -115,16 +114,18 @@ class ChatGLM2Attention(nn.Module):
         return self.dense(take_tokens(output, kept_tokens)), probabilities
 
     def _split(
-        self, mixed: Tensor, rotary: tuple[Tensor, Tensor], *, fused: bool
+        self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], *, fused: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries (B, H, S, D) and keys, and values, (B, G, S, D) each."""
         sizes = [self.query_size, self.group_size, self.group_size]
         if fused:
             heads, groups = (size // self.head_dim for size in sizes[:2])
+            projected = project_apart(self.query_key_value, hidden_states)
             parts: Any = split_heads(
-                mixed, *rotary, heads=heads, groups=groups, by_head=False, distance=1
+                projected, *rotary, heads=heads, groups=groups, by_head=False, distance=1
             )
         else:
+            mixed = self.query_key_value(hidden_states)  # (B, S, (H + 2G) D)
             by_head = (*mixed.shape[:2], -1, self.head_dim)
             parts = [part.view(by_head) for part in torch.split(mixed, sizes, dim=-1)]
         query, key, value = (part.transpose(1, 2) for part in parts)

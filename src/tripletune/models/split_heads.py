@@ -4,6 +4,9 @@ A fused projection gives every token's queries, keys and values side by side. Sp
 them as tensor operations takes several passes forward, and backward as many to put the gradient
 together again; the kernel here takes one each. It serves training on packed rows, on CUDA.
 
+Where LoRA adapts the projection, the low-rank product is multiplied and added on the way, too,
+instead of in a pass of its own over the widest tensor of a block.
+
 A head's elements are rotated in pairs (a, b), to (a cos - b sin, b cos + a sin). Pair i is elements
 i and i + P of the block of 2P elements that it lies in: P is 1 for neighbouring pairs, D/4 where
 each half of a head is rotated by itself.
@@ -11,10 +14,10 @@ each half of a head is rotated by itself.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 try:
     import triton
@@ -22,17 +25,41 @@ try:
 except ImportError:  # no CUDA build of torch: the networks split and rotate by themselves
     triton = None
 
-__all__ = ["split_heads"]
+__all__ = ["LowRankSum", "project_apart", "split_heads"]
+
+LARGEST_RANK = 32
+"""Of a low-rank product that is added on the way; a larger one would crowd out the rest."""
+
+
+class LowRankSum(NamedTuple):
+    """A sum that has not been added up yet: `frozen + inner @ up.T`.
+
+    Attributes:
+        frozen: (B, S, F).
+        inner: (B, S, R), R at most `LARGEST_RANK`.
+        up: (F, R).
+    """
+
+    frozen: Tensor
+    inner: Tensor
+    up: Tensor
+
+
+def project_apart(layer: nn.Module, x: Tensor) -> Tensor | LowRankSum:
+    """What a linear layer makes of x, as a `LowRankSum` if it is adapted and gives one."""
+    forward_apart = getattr(layer, "forward_apart", None)
+    projected: Tensor | LowRankSum = layer(x) if forward_apart is None else forward_apart(x)
+    return projected
 
 
 def split_heads(
-    mixed: Tensor, cosine: Tensor, sine: Tensor, *, heads: int, groups: int, by_head: bool,
-    distance: int,
+    mixed: Tensor | LowRankSum, cosine: Tensor, sine: Tensor, *, heads: int, groups: int,
+    by_head: bool, distance: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Rotated queries, rotated keys, and values; differentiable in `mixed`.
 
     Args:
-        mixed: (B, S, (heads + 2 groups) D) on CUDA, contiguous.
+        mixed: (B, S, (heads + 2 groups) D) on CUDA, contiguous; or a sum of that shape.
         cosine: (B or 1, S, D/2) fp32, for every pair.
         sine: Likewise.
         heads: Of queries.
@@ -44,9 +71,10 @@ def split_heads(
     Returns:
         (B, S, heads, D), (B, S, groups, D) and (B, S, groups, D), contiguous.
     """
-    cosine, sine = (t.expand(mixed.shape[0], -1, -1).contiguous() for t in (cosine, sine))
+    frozen, inner, up = mixed if isinstance(mixed, LowRankSum) else (mixed, None, None)
+    cosine, sine = (t.expand(frozen.shape[0], -1, -1).contiguous() for t in (cosine, sine))
     split: tuple[Tensor, Tensor, Tensor] = torch.ops.tripletune.split_heads(
-        mixed, cosine, sine, heads, groups, by_head, distance
+        frozen, inner, up, cosine, sine, heads, groups, by_head, distance
     )
     return split
 
@@ -55,9 +83,9 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def _split_kernel(  # type: ignore[no-untyped-def]
-        mixed, query, key, value, cosine, sine, tokens, heads, groups,
+        mixed, query, key, value, cosine, sine, inner, up, tokens, heads, groups, rank,
         WIDTH: tl.constexpr, TOKENS: tl.constexpr, LINES: tl.constexpr, DISTANCE: tl.constexpr,
-        BY_HEAD: tl.constexpr, BACKWARD: tl.constexpr,
+        BY_HEAD: tl.constexpr, BACKWARD: tl.constexpr, RANK: tl.constexpr,
     ):  # fmt: skip
         # One program: TOKENS tokens of LINES heads, one after another, queries before keys before
         # values. Backward is the same with the angle negated.
@@ -69,6 +97,13 @@ if triton is not None:
         turn = tl.load(cosine + token * (WIDTH // 2) + pair, mask=inside, other=0.0)
         lean = tl.load(sine + token * (WIDTH // 2) + pair, mask=inside, other=0.0)
         lean = -lean if BACKWARD else lean
+        if RANK > 0:
+            part_of_rank = tl.arange(0, RANK)
+            is_part = part_of_rank < rank
+            factor = tl.load(
+                inner + token * rank + part_of_rank[None, :],
+                mask=inside & is_part[None, :], other=0.0,
+            )  # fmt: skip
         for step in range(LINES):
             line = tl.program_id(1) * LINES + step
             is_query, is_value = line < heads, line >= heads + groups
@@ -86,36 +121,44 @@ if triton is not None:
                 part = key + (token * groups + line - heads) * WIDTH
             source = part if BACKWARD else whole
             target = whole if BACKWARD else part
-            left = tl.load(source + first, mask=there, other=0.0)
-            right = tl.load(source + first + DISTANCE, mask=there, other=0.0)
+            left = tl.load(source + first, mask=there, other=0.0).to(tl.float32)
+            right = tl.load(source + first + DISTANCE, mask=there, other=0.0).to(tl.float32)
+            if RANK > 0:
+                column = up + (place * WIDTH + first) * rank + part_of_rank[:, None]
+                known = is_part[:, None] & (line < total)
+                near = tl.load(column, mask=known, other=0.0)  # (RANK, WIDTH / 2)
+                far = tl.load(column + DISTANCE * rank, mask=known, other=0.0)
+                left = tl.dot(factor, near, left)
+                right = tl.dot(factor, far, right)
             if not is_value:
-                a, b = left.to(tl.float32), right.to(tl.float32)
-                left, right = (
-                    (a * turn - b * lean).to(left.dtype), (b * turn + a * lean).to(left.dtype)
-                )  # fmt: skip
-            tl.store(target + first, left, mask=there)
-            tl.store(target + first + DISTANCE, right, mask=there)
+                left, right = left * turn - right * lean, right * turn + left * lean
+            tl.store(target + first, left.to(mixed.dtype.element_ty), mask=there)
+            tl.store(target + first + DISTANCE, right.to(mixed.dtype.element_ty), mask=there)
 
     def _launch(
         mixed: Tensor, parts: tuple[Tensor, Tensor, Tensor], cosine: Tensor, sine: Tensor,
-        by_head: bool, distance: int, *, backward: bool,
+        by_head: bool, distance: int, *, inner: Tensor | None = None, up: Tensor | None = None,
+        backward: bool = False,
     ) -> None:  # fmt: skip
         batch, length, heads, width = parts[0].shape
         groups = parts[1].shape[2]
         tokens = batch * length
         lines = 8
+        rank = 0 if up is None else up.shape[1]
         _split_kernel[(triton.cdiv(tokens, 16), triton.cdiv(heads + 2 * groups, lines))](
-            mixed, *parts, cosine, sine, tokens, heads, groups, WIDTH=width, TOKENS=16,
-            LINES=lines, DISTANCE=distance, BY_HEAD=by_head, BACKWARD=backward,
+            mixed, *parts, cosine, sine, inner, up, tokens, heads, groups, rank, WIDTH=width,
+            TOKENS=16, LINES=lines, DISTANCE=distance, BY_HEAD=by_head, BACKWARD=backward,
+            RANK=max(16, triton.next_power_of_2(rank)) if rank else 0,
         )  # fmt: skip
 
     @torch.library.custom_op("tripletune::split_heads", mutates_args=())
     def _split(
-        mixed: Tensor, cosine: Tensor, sine: Tensor, heads: int, groups: int, by_head: bool,
-        distance: int,
+        mixed: Tensor, inner: Tensor | None, up: Tensor | None, cosine: Tensor, sine: Tensor,
+        heads: int, groups: int, by_head: bool, distance: int,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         parts = _make_parts(mixed, heads, groups)
-        _launch(mixed.contiguous(), parts, cosine, sine, by_head, distance, backward=False)
+        inner, up = (None if t is None else t.contiguous() for t in (inner, up))
+        _launch(mixed.contiguous(), parts, cosine, sine, by_head, distance, inner=inner, up=up)
         return parts
 
     def _make_parts(mixed: Tensor, heads: int, groups: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,8 +172,8 @@ if triton is not None:
 
     @_split.register_fake
     def _(
-        mixed: Tensor, cosine: Tensor, sine: Tensor, heads: int, groups: int, by_head: bool,
-        distance: int,
+        mixed: Tensor, inner: Tensor | None, up: Tensor | None, cosine: Tensor, sine: Tensor,
+        heads: int, groups: int, by_head: bool, distance: int,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         return _make_parts(mixed, heads, groups)
 
@@ -156,13 +199,18 @@ if triton is not None:
         return _make_whole(query, key)
 
     def _save_inputs(ctx: Any, inputs: Any, output: Any) -> None:
-        _, cosine, sine, _, _, ctx.by_head, ctx.distance = inputs
-        ctx.save_for_backward(cosine, sine)
+        _, inner, up, cosine, sine, _, _, ctx.by_head, ctx.distance = inputs
+        ctx.save_for_backward(inner, up, cosine, sine)
 
     def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inner, up, cosine, sine = ctx.saved_tensors
         mixed_grad = torch.ops.tripletune.split_heads_backward(
-            *gradients, *ctx.saved_tensors, ctx.by_head, ctx.distance
+            *gradients, cosine, sine, ctx.by_head, ctx.distance
         )
-        return mixed_grad, None, None, None, None, None, None
+        inner_grad, up_grad = None, None
+        if inner is not None:
+            inner_grad = mixed_grad @ up
+            up_grad = mixed_grad.flatten(0, -2).T @ inner.flatten(0, -2)
+        return mixed_grad, inner_grad, up_grad, None, None, None, None, None, None
 
     _split.register_autograd(_differentiate, setup_context=_save_inputs)

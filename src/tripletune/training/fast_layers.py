@@ -5,13 +5,16 @@ computed changes:
 
 - the frozen product reads the weight dequantised by `nf4`, or kept in half precision when there is
   room for it (`keep_weights`), and never saves it for the backward pass;
-- LoRA's products stay in the compute dtype (PEFT casts the whole input to fp32 and back);
+- LoRA's products stay in the compute dtype (PEFT casts the whole input to fp32 and back), and
+  attention may take a projection and its low-rank product apart (`forward_apart`) to add them up
+  where it splits them;
 - each block is compiled, so that norms, residuals, rotary and GELU run as few kernels around the
   matrix products.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tripletune.models.nf4 import dequantize_nf4
+from tripletune.models.split_heads import LARGEST_RANK, LowRankSum
 from tripletune.training.fp8 import Fp8Linear, find_weight_scale
 from tripletune.training.lora_product import add_low_rank, add_scaled_product, hashed_dropout
 
@@ -65,7 +69,9 @@ def speed_up_linear_layers(
         object.__setattr__(base, "_is_fast", True)
         object.__setattr__(base, "forward", product)
         if base is not module and len(module.active_adapters) == 1:
-            object.__setattr__(module, "forward", _make_adapted_product(module, product))
+            adapted = _make_adapted_product(module, product)
+            object.__setattr__(module, "forward", adapted)
+            object.__setattr__(module, "forward_apart", partial(adapted, apart=True))
         changed += 1
     return changed
 
@@ -163,7 +169,7 @@ def _make_adapted_product(module: Any, product: Any) -> Any:
     rate = getattr(dropout, "p", 0.0)
     on_gpu = up.is_cuda
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(x: Tensor, *args: Any, apart: bool = False, **kwargs: Any) -> Any:
         if module.disable_adapters or module.merged or args or kwargs:
             output: Tensor = plain(x, *args, **kwargs)
             return output
@@ -173,6 +179,8 @@ def _make_adapted_product(module: Any, product: Any) -> Any:
         # A hash is a dozen operations: one kernel for a compiler, a dozen without it.
         dropped = hashed_dropout(x, rate) if is_compiled and module.training else dropout(x)
         inner = F.linear(dropped, down.to(frozen.dtype))
+        if is_compiled and apart and up.shape[1] <= LARGEST_RANK:
+            return LowRankSum(frozen, inner * scaling, up.to(frozen.dtype))
         if is_compiled:
             return add_low_rank(frozen, inner * scaling, up.to(frozen.dtype))
         if on_gpu:
