@@ -266,6 +266,7 @@ def plan(
         longest_prompt=max(example.num_prompt_tokens for example in data),
         sentences=1,
         compiled=combination.compiled,
+        keeps_weights=None,
     )
     once = GpuFit(replace(run, sentences=10**6), speed, available=available)
     sentences = min(len(data), combination.waves * once.plan.generation_batch)
@@ -308,7 +309,7 @@ def measure(
                 target_modules=settings.lora_target_modules,
                 model_name=combination.family,
             )
-            accelerate_layers(adapted)
+            accelerate_layers(adapted, keep_weights=predicted.keeps_weights)
             run = MeasuredRun(settings, device)
             run.model = adapted
             run.prepare(combination, fit, data)

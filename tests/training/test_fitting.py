@@ -188,10 +188,28 @@ def test_run_is_described_from_its_data_and_configuration(tmp_path, tiny_model_d
     assert planned.compiled is None
 
 
-def test_what_is_compiled_stays_so_when_the_plan_is_made_again():
-    run = build_run(compiled=None, num_epochs=1)
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"load_in_4bit": True}, None),
+        ({"load_in_4bit": True, "compute": "fp8"}, False),
+    ],
+)
+def test_weights_may_be_kept_where_products_do_not_need_them_packed(
+    tmp_path, tiny_model_dir, changes, expected
+):
+    run = SmallRun(build_small_settings(tmp_path, tiny_model_dir))
+    run.prepare_datasets()
+    run.settings = run.settings.changed(**changes)
+    assert describe(run).keeps_weights is expected
+
+
+def test_what_is_compiled_or_kept_stays_so_when_the_plan_is_made_again():
+    run = build_run(compiled=None, keeps_weights=None, num_epochs=1)
     fit = GpuFit(run, CARD, available=80 * GB)
     assert fit.run.compiled is fit.plan.policy.compiled
+    assert fit.run.keeps_weights is fit.plan.keeps_weights is True
 
 
 class PlannedOnCpu(SmallRun):

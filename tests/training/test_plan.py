@@ -186,6 +186,28 @@ def test_a_run_that_fits_only_compiled_is_compiled():
     assert plan_run(run, FAST, available=between).policy.compiled
 
 
+def test_weights_are_kept_where_the_run_leaves_a_fifth_of_the_memory_with_them():
+    run = build_run(batch_size=8, keeps_weights=None)
+    plain = plan_run(replace(run, keeps_weights=False), CARD, available=80 * GB)
+    kept = plan_run(run, CARD, available=80 * GB)
+    assert kept == plan_run(replace(run, keeps_weights=True), CARD, available=80 * GB)
+    assert (kept.keeps_weights, plain.keeps_weights) == (True, False)
+    assert kept.total - plain.total == 2 * CHATGLM.frozen_parameters
+    assert kept.reason == f"{plain.reason}；保留解压后的权重，不必每次乘积再解压"
+    enough = int(kept.total / 0.8 / 0.92)
+    for available, keeps in ((enough + GB, True), (enough - GB, False)):
+        plan = plan_run(run, CARD, available=available)
+        assert (plan.policy, plan.batch_size) == (plain.policy, plain.batch_size)
+        assert plan.keeps_weights is keeps
+
+
+def test_weights_are_not_kept_at_the_price_of_recomputing():
+    run = build_run(batch_size=8, keeps_weights=None)
+    for gigabytes in (6, 8, 12, 16, 24):
+        plain = plan_run(replace(run, keeps_weights=False), CARD, available=gigabytes * GB)
+        assert plan_run(run, CARD, available=gigabytes * GB) == plain
+
+
 @pytest.mark.parametrize(("preset", "gigabytes"), [("small", 6), ("medium", 12), ("large", 24)])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_presets_fit_their_cards_with_the_longest_texts(preset, gigabytes, compiled):

@@ -36,21 +36,19 @@ SWITCHED = (PACKED_ATTENTION, "flex_attention")
 
 
 def has_room_for_weights(model: Any) -> bool:
-    """Whether the dequantised weights are kept.
+    """Whether the dequantised weights take a quarter of the free host memory at most.
 
-    On the CPU in a quarter of the free memory. On a GPU in a hundredth of all memory: dequantising
-    6B parameters there takes 5 ms of a step, but of a small model's step it is the calls that cost.
+    On a GPU that is for the plan to say; without one they are not kept.
     """
+    if model.device.type == "cuda":
+        return False
+    import psutil
+
     num_parameters = sum(
         module.in_features * module.out_features
         for module in model.modules()
         if type(module).__name__ == "Linear4bit"
     )
-    if model.device.type == "cuda":
-        total = torch.cuda.get_device_properties(model.device).total_memory
-        return bool(2 * num_parameters <= total / 100)
-    import psutil
-
     return bool(4 * num_parameters <= psutil.virtual_memory().available / 4)
 
 

@@ -64,6 +64,7 @@ def describe_run(
     )
     lengths = DataLengths.of(training)
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    in_nf4 = settings.fsdp or settings.compute == "fp8"  # products that need weights in NF4
     if settings.fsdp:
         size = _divide(size, num_ranks)
     prompts = _measure_prompts(scored_texts, tokenizer, settings, schema)
@@ -76,6 +77,7 @@ def describe_run(
         sentences=len(prompts),
         packing=settings.packing is not False,
         compiled=False if settings.fsdp else None,
+        keeps_weights=None if settings.load_in_4bit and not in_nf4 else False,
         num_ranks=num_ranks,
     )
 
@@ -108,8 +110,10 @@ class GpuFit:
         self._speed = speed
         self._available = available
         self.plan: RunPlan = plan_run(run, speed, available=available)
-        # What is compiled stays so when the plan is made again.
-        self.run = replace(run, compiled=self.plan.policy.compiled)
+        # What is compiled or kept stays so when the plan is made again.
+        self.run = replace(
+            run, compiled=self.plan.policy.compiled, keeps_weights=self.plan.keeps_weights
+        )
 
     @classmethod
     def on_device(cls, run: PlannedRun, device: Any) -> GpuFit:

@@ -5,6 +5,7 @@ From the network's sizes, the real lengths of the data and the GPU, the plan cho
 - the micro-batch: examples in a row; the accumulation makes up for it, the effective batch stays;
 - how many blocks compute their activations again in the backward pass, none if memory allows;
 - whether blocks are compiled, which takes half a minute that a short run does not win back;
+- whether dequantised weights are kept, where memory is plentiful: a step is 3 % faster then;
 - how many sentences are extracted from at once when the model is evaluated,
 
 so that the run is as fast as it can be, and says so in a table; or it says that nothing fits.
@@ -47,6 +48,8 @@ WORTH_CHANGING = 0.97
 """Another micro-batch is taken when it needs less than this share of the time."""
 COMPILE_SECONDS = 30.0
 """What compiling blocks cost on an H100's machine the first time; 10 to 20 with its cache there."""
+ROOM_SHARE = 0.8
+"""Of the usable memory; dequantised weights are kept where a run takes no more with them."""
 _GENERATION_BATCHES = (16, 8, 4, 2, 1)
 
 
@@ -64,6 +67,7 @@ class PlannedRun:
         sentences: Sentences extracted from at each evaluation.
         packing: Whether micro-batches are rows without padding.
         compiled: Whether blocks are compiled. None: when the run wins back what that takes.
+        keeps_weights: Whether dequantised weights are kept. None: when there is plenty of room.
         num_ranks: GPUs. With several the micro-batch is left as it is.
         fixed_batch_size: The only micro-batch to consider, that of a run that is continued. None:
             any.
@@ -78,6 +82,7 @@ class PlannedRun:
     sentences: int
     packing: bool = True
     compiled: bool | None = None
+    keeps_weights: bool | None = False
     num_ranks: int = 1
     fixed_batch_size: int | None = None
     scale: float = 1.0
@@ -93,6 +98,7 @@ class RunPlan:
         eval_batch_size: Examples in a batch of the evaluation's loss.
         generation_batch: Sentences extracted from at once.
         policy: How activations are kept.
+        keeps_weights: Whether dequantised weights are kept.
         layers: Blocks of the network.
         row: The micro-batch that needs the most memory.
         examples: Indices of the training examples in it.
@@ -113,6 +119,7 @@ class RunPlan:
     eval_batch_size: int
     generation_batch: int
     policy: Policy
+    keeps_weights: bool
     layers: int
     row: Row
     examples: tuple[int, ...]
@@ -150,6 +157,7 @@ class RunPlan:
             "gradient_accumulation_steps": self.accumulation,
             "checkpointed_blocks": self.policy.checkpointed,
             "compiled": self.policy.compiled,
+            "keeps_weights": self.keeps_weights,
             "generation_batch": self.generation_batch,
             "predicted_peak": self.total,
             "available": self.available,
@@ -175,6 +183,19 @@ def plan_run(run: PlannedRun, device: DeviceSpeed, *, available: int) -> RunPlan
     Raises:
         ResourceError: nothing fits; the message says what to change.
     """
+    plan = _plan_blocks(replace(run, keeps_weights=bool(run.keeps_weights)), device, available)
+    if run.keeps_weights is not None:
+        return plan
+    try:
+        kept = replace(run, compiled=plan.policy.compiled, keeps_weights=True)
+        roomy = _plan(kept, device, available)
+    except ResourceError:
+        return plan
+    is_the_same = (roomy.policy, roomy.batch_size) == (plan.policy, plan.batch_size)
+    return roomy if is_the_same and roomy.total <= ROOM_SHARE * roomy.usable else plan
+
+
+def _plan_blocks(run: PlannedRun, device: DeviceSpeed, available: int) -> RunPlan:
     if run.compiled is not None:
         return _plan(run, device, available)
     compiled = _plan(replace(run, compiled=True), device, available)
@@ -188,6 +209,9 @@ def plan_run(run: PlannedRun, device: DeviceSpeed, *, available: int) -> RunPlan
 
 def _plan(run: PlannedRun, device: DeviceSpeed, available: int) -> RunPlan:
     usable = int(USABLE_SHARE * available)
+    if run.keeps_weights:
+        weight_bytes = run.size.weight_bytes + 2 * run.size.frozen_parameters
+        run = replace(run, size=replace(run.size, weight_bytes=weight_bytes))
     generation_batch, generation = _fit_generation(run, usable)
     eval_batch_size, evaluation = _fit_evaluation(run, usable)
     candidate, seconds = _choose(run, device, usable)
@@ -204,6 +228,7 @@ def _plan(run: PlannedRun, device: DeviceSpeed, available: int) -> RunPlan:
         eval_batch_size=eval_batch_size,
         generation_batch=generation_batch,
         policy=candidate.policy,
+        keeps_weights=bool(run.keeps_weights),
         layers=run.size.layers,
         row=candidate.row,
         examples=candidate.rows.largest[candidate.row],
@@ -349,6 +374,8 @@ def _explain(run: PlannedRun, candidate: _Candidate) -> str:
         parts.append(f"微批次由 {asked} 增为 {candidate.batch_size} 条 (更快，有效批次不变)")
     elif candidate.batch_size < asked:
         parts.append(f"微批次由 {asked} 减为 {candidate.batch_size} 条以放进显存 (有效批次不变)")
+    if run.keeps_weights:
+        parts.append("保留解压后的权重，不必每次乘积再解压")
     return "；".join(parts)
 
 
