@@ -78,6 +78,7 @@ class TrainingSettings(BaseModel):
     max_target_length: int = Field(256, ge=4)
     long_texts: Literal["drop", "shorten"] = "drop"
     relations_per_prompt: int | None = Field(None, ge=1)
+    bidirectional_prompt: bool = False
     cache_dir: Path | None = None
 
     logging_steps: int = Field(5, ge=1)

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from tripletune.cli.merge import merge
+from tripletune.extraction.loading import save_reading_settings
 from tripletune.models import merge as library
 from tripletune.models.merge import MergeCheck, MergePlan
 
@@ -40,6 +41,14 @@ def test_merge_says_what_it_needs_and_where_it_wrote(adapter, monkeypatch):
     assert "需要磁盘空间: 3.00 GiB (可用 5.00 GiB)" in result.output
     assert "基础模型: THUDM/chatglm-6b (float16, 未量化)" in result.output
     assert "已写入: merged" in result.output
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_merge_says_what_other_programs_cannot_do(adapter, monkeypatch, both_ways):
+    save_reading_settings(adapter, ["甲"], bidirectional_prompt=both_ways)
+    answer_with(monkeypatch, None)
+    result = run("--adapter", str(adapter), "--output", "merged", "--dtype", "float16")
+    assert ("--bidirectional_prompt" in result.output) is both_ways
 
 
 @pytest.mark.parametrize(("difference", "code"), [(0.01, 0), (0.5, 1)])

@@ -282,10 +282,11 @@ def test_from_pretrained_uses_schema_and_calibration_of_the_folder(
     tuned.save_pretrained(adapter)
     save_schema(RelationSchema((Relation("位于"),)), adapter / "schema.json")
     save_calibrator(Calibrator("isotonic", ((0.0, 0.5), (1.0, 0.5))), adapter)
-    save_reading_settings(adapter, ["甲" * 70], relations_per_prompt=1)
+    save_reading_settings(adapter, ["甲" * 70], relations_per_prompt=1, bidirectional_prompt=True)
     extractor = Extractor.from_pretrained(adapter, base_model=str(base), max_new_tokens=40)
     assert extractor.constrained
     assert (extractor.window_chars, extractor.relations_per_prompt) == (70, 1)
+    assert extractor.options.bidirectional_prompt
     found = extractor.extract(TEXTS)
     relations = {(t.relation, t.confidence) for e in found for t in e.triplets}
     assert relations == {("位于", 0.5)}

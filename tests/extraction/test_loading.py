@@ -80,6 +80,7 @@ def test_save_reading_settings_writes_what_training_texts_suggest(tmp_path: Path
         "window_chars": 70,
         "window_sentences": 1,
         "relations_per_prompt": None,
+        "bidirectional_prompt": False,
     }
 
 
@@ -98,6 +99,15 @@ def test_load_adapter_refuses_a_setting_that_is_no_number(
     )
     (tmp_path / "extraction.json").write_text(json.dumps({name: value}), encoding="utf-8")
     with pytest.raises(AdapterError, match=re.escape(f"{name} {value!r} is not a number")):
+        load_adapter(tmp_path)
+
+
+def test_load_adapter_refuses_a_switch_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "embedded"}', encoding="utf-8"
+    )
+    (tmp_path / "extraction.json").write_text('{"bidirectional_prompt": 1}', encoding="utf-8")
+    with pytest.raises(AdapterError, match="bidirectional_prompt 1 is neither true nor false"):
         load_adapter(tmp_path)
 
 

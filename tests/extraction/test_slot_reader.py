@@ -96,6 +96,25 @@ def test_step_reads_nothing_back_and_copies_nothing_in(name: str) -> None:
     assert not recording.names & waiting
 
 
+@pytest.mark.parametrize("name", ["chatglm2", "gemma3"])
+def test_slots_write_what_a_batch_writes_about_prompts_read_both_ways(name: str) -> None:
+    model = BUILDERS[name]()
+    prompts = [[5, 6, 7, 8, 9, 10, 11, 12], [13, 14], [15, 16, 17, 18]]
+    written = {}
+    for method in ("batch", "slots"):
+        for both_ways in (False, True):
+            options = GenerationOptions(
+                end_token_id=33, pad_token_id=3, max_new_tokens=12, batch_size=2,
+                method=method, bidirectional_prompt=both_ways,
+            )  # fmt: skip
+            answers = generate_greedy(model, prompts, options)
+            written[method, both_ways] = [answer.log_probabilities for answer in answers]
+    for found, expected in zip(written["slots", True], written["batch", True], strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)
+    first = [[answer[0] for answer in written["slots", way]] for way in (False, True)]
+    assert first[0] != pytest.approx(first[1], abs=1e-2)
+
+
 def generate(model: Any, *, use_cuda_graphs: bool) -> list[tuple[int, ...]]:
     """Answers of 11 tokens on average, so that slots are taken again and dropped at the end."""
     generator = torch.Generator().manual_seed(7)

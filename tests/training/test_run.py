@@ -10,6 +10,7 @@ import torch
 
 from tripletune.config import TrainingSettings
 from tripletune.errors import ConfigError, DataError, ModelError, OutputError
+from tripletune.models.loading import load_tokenizer
 from tripletune.schema import Example, Triplet
 from tripletune.training import scoring
 from tripletune.training.run import TrainingRun
@@ -224,6 +225,49 @@ def test_run_asks_at_extraction_what_it_asked_in_training(settings, monkeypatch)
     assert trained < set(asked)
     own = [{triplet.relation for triplet in example.triplets} for example in EXAMPLES]
     assert len(trained) == sum(min(3, max(1, 2 * len(relations))) for relations in own)
+
+
+@pytest.fixture
+def tiny_llama_dir(tmp_path) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = load_tokenizer("embedded")
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=64, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    return tmp_path / "llama"
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_run_reads_prompts_both_ways(settings, tiny_llama_dir, short_answers, packing):
+    from tripletune.extraction.extractor import Extractor
+
+    run = TrainingRun(
+        settings.changed(
+            model_name=str(tiny_llama_dir),
+            bidirectional_prompt=True,
+            packing=packing,
+            lora_target_modules="all-linear",
+        )
+    )
+    metrics = run.train()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for example in run._validation_set.examples:
+            place = torch.arange(len(example))
+            seen = (place[:, None] >= place) | (place < example.num_prompt_tokens)
+            ids = torch.tensor([example.input_ids])
+            logits = run.model(ids, attention_mask=seen[None, None]).logits[0, :-1]
+            labels = torch.tensor(example.labels)[1:]
+            total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            count += int((labels != -100).sum())
+    assert metrics["eval_loss"] == pytest.approx(total / count, rel=1e-4)
+    assert Extractor.from_pretrained(settings.output_dir).options.bidirectional_prompt
 
 
 def test_run_scores_at_most_200_sentences(settings):

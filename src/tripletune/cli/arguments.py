@@ -31,6 +31,7 @@ _HELP = {
     "max_target_length": "答案最长多少token",
     "long_texts": "提示过长时: drop (丢弃) 或 shorten (缩短文本)",
     "relations_per_prompt": "提示中每次列出多少种关系, 每个文本分几次问 (默认不列出)",
+    "bidirectional_prompt": "提示双向阅读 (ChatGLM2/3 等单向模型; ChatGLM-6B 本来如此)",
     "cache_dir": "词元缓存目录 (默认: 输出目录下的 token_cache)",
     "resume_from_checkpoint": "从检查点继续: 目录, 或 auto (最近一个)",
     "seed": "随机种子",

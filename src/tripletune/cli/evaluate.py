@@ -54,7 +54,7 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
     from tripletune.evaluation import evaluate, write_report
     from tripletune.extraction.extractor import Extractor
     from tripletune.extraction.job_ranks import joined_ranks
-    from tripletune.training.run import is_main_process
+    from tripletune.training.ranks import is_main_process
 
     examples = load_examples(arguments.validation_file)
     folder = find_adapter(arguments.adapter)

@@ -133,7 +133,7 @@ def extract(
     """Extracts from every record of a file; see `EXTRACT_HELP`."""
     from tripletune.extraction.job_input import count_records
     from tripletune.extraction.jobs import run_job
-    from tripletune.training.run import is_main_process
+    from tripletune.training.ranks import is_main_process
 
     folder = find_adapter(adapter)
     relations = _load_relations(schema, folder, free=free)
@@ -271,7 +271,7 @@ def _progress(total: int | None) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn,
     )
 
-    from tripletune.training.run import is_main_process
+    from tripletune.training.ranks import is_main_process
 
     console = Console(stderr=True)
     columns = (

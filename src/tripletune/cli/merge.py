@@ -42,6 +42,7 @@ def merge(
     from rich.console import Console
 
     from tripletune.cli.adapters import find_adapter
+    from tripletune.extraction.loading import load_reading_settings
     from tripletune.models.merge import merge_adapter, plan_merge
 
     console = Console(highlight=False)
@@ -60,6 +61,10 @@ def merge(
     )
     result = merge_adapter(plan, check=check, device=device)
     console.print(f"已写入: {plan.output}", markup=False)
+    if load_reading_settings(plan.adapter).bidirectional_prompt:
+        console.print(
+            "注意: 训练时提示是双向阅读的 (--bidirectional_prompt)；其他程序单向阅读，结果会变差"
+        )
     if result is None:
         return
     console.print(

@@ -19,7 +19,7 @@ from tripletune.config import (
     find_changed_fields,
 )
 from tripletune.errors import DataError
-from tripletune.training.run import is_main_process
+from tripletune.training.ranks import is_main_process
 
 __all__ = [
     "require_data",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tripletune.extraction.choice import copy_to_device
+from tripletune.models.bidirectional_prompt import build_prompt_mask
 from tripletune.models.current_device import on_device_of
 
 __all__ = ["BatchReader", "accepted_arguments", "evaluation"]
@@ -35,9 +36,18 @@ class BatchReader:
         model: A causal language model.
         prompts: Token ids of each row.
         pad_token_id: What to pad with.
+        bidirectional_prompt: Whether the tokens of a prompt see each other in a causal network,
+            which was trained so.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_token_id: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        pad_token_id: int,
+        *,
+        bidirectional_prompt: bool = False,
+    ) -> None:
         from tripletune.models.loading import find_position_scheme
 
         self._model = model
@@ -45,6 +55,7 @@ class BatchReader:
         self._pad_token_id = pad_token_id
         self._arguments = accepted_arguments(model)
         self._two_rows = find_position_scheme(model) == "two_rows"
+        self._bidirectional_prompt = bidirectional_prompt and not self._two_rows
         # Positions are told on the host: to ask the device would be to wait for it.
         padded = input_ids, mask = self._pad(prompts)  # (B, S), (B, K)
         if self._two_rows:
@@ -59,7 +70,14 @@ class BatchReader:
 
     def read_prompts(self) -> Tensor:
         """Logits (B, V) of the first new token of each row."""
-        return self._forward(self._input_ids)
+        mask: Any = self.mask
+        if self._bidirectional_prompt:
+            is_real = mask.bool()
+            mask = build_prompt_mask(
+                self._model.config, is_context=is_real, is_real=is_real, document_ids=None,
+                dtype=self._model.dtype,
+            )  # fmt: skip
+        return self._forward(self._input_ids, mask)
 
     def choose_width(self, num_rows: int) -> int:
         """How many tokens of a row a step may feed at no cost."""
@@ -78,7 +96,7 @@ class BatchReader:
         if self._two_rows:
             ahead = torch.stack([torch.zeros_like(ahead), ahead], dim=1)  # (B, 2, S)
         self.positions = newest + ahead
-        return self._forward(input_ids)
+        return self._forward(input_ids, self.mask)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops every row but these."""
@@ -94,12 +112,12 @@ class BatchReader:
         real = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor([ids, real])
 
-    def _forward(self, input_ids: Tensor) -> Tensor:
+    def _forward(self, input_ids: Tensor, mask: Any) -> Tensor:
         optional = {"position_ids": self.positions, "logits_to_keep": 1}
         with on_device_of(input_ids):
             outputs = self._model(
                 input_ids=input_ids,
-                attention_mask=self.mask,
+                attention_mask=mask,
                 past_key_values=self.cache,
                 use_cache=True,
                 **{name: value for name, value in optional.items() if name in self._arguments},

@@ -67,6 +67,7 @@ class Extractor:
         vote_share: From 0 to 1.
         method: How to generate; see `GenerationOptions`.
         use_cuda_graphs: Likewise.
+        bidirectional_prompt: For causal models trained so: the tokens of a prompt see each other.
 
     Raises:
         ConfigError: a limit is below 1, there are no relations to hold the model to, or there are
@@ -98,6 +99,7 @@ class Extractor:
         vote_share: float = DEFAULT_SHARE,
         method: GenerationMethod = "auto",
         use_cuda_graphs: bool = True,
+        bidirectional_prompt: bool = False,
     ) -> None:
         if max_triplets < 1:
             raise ConfigError(f"max_triplets: {max_triplets!r} is too few; need at least 1")
@@ -116,6 +118,7 @@ class Extractor:
             batch_size=batch_size,
             method=method,
             use_cuda_graphs=use_cuda_graphs,
+            bidirectional_prompt=bidirectional_prompt,
         )
         self.model = model
         self.tokenizer = tokenizer

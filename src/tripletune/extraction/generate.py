@@ -73,6 +73,7 @@ class GenerationOptions:
         method: See the module's text; `auto` takes slots on a GPU, for models that can be fed so,
             when there are more prompts than one batch holds or guides.
         use_cuda_graphs: Whether slots on a GPU replay a recorded step.
+        bidirectional_prompt: As `BatchReader`.
 
     Raises:
         ConfigError: a limit is below 1.
@@ -84,6 +85,7 @@ class GenerationOptions:
     batch_size: int = 16
     method: GenerationMethod = "auto"
     use_cuda_graphs: bool = True
+    bidirectional_prompt: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_new_tokens < 1:
@@ -267,8 +269,9 @@ def _generate_in_batches(
         active = rows[first : first + options.batch_size]
         with evaluation(model):
             reader = BatchReader(
-                model, [prompts[row.index] for row in active], options.pad_token_id
-            )
+                model, [prompts[row.index] for row in active], options.pad_token_id,
+                bidirectional_prompt=options.bidirectional_prompt,
+            )  # fmt: skip
             logits = reader.read_prompts()
             _prepare(active)
         while True:
@@ -339,12 +342,10 @@ def _generate_in_slots_of(
     """
     waiting = deque(rows)
     reader = SlotReader(
-        model,
-        num_slots=min(options.batch_size, len(rows), count_slots(model, num_places)),
-        num_places=num_places,
-        pad_token_id=options.pad_token_id,
-        use_cuda_graphs=options.use_cuda_graphs,
-    )
+        model, num_slots=min(options.batch_size, len(rows), count_slots(model, num_places)),
+        num_places=num_places, pad_token_id=options.pad_token_id,
+        use_cuda_graphs=options.use_cuda_graphs, bidirectional_prompt=options.bidirectional_prompt,
+    )  # fmt: skip
     active: dict[int, _Row] = {}
     unsettled: list[tuple[list[int], Choice]] = []
     while waiting or active:

@@ -18,6 +18,7 @@ __all__ = [
     "LoadedAdapter",
     "ReadingSettings",
     "load_adapter",
+    "load_reading_settings",
     "save_reading_settings",
 ]
 
@@ -34,11 +35,13 @@ class ReadingSettings:
         window_chars: Longest text to read at once, in characters; None: not known.
         window_sentences: The same in sentences.
         relations_per_prompt: How many relations each prompt lists; None: prompts list none.
+        bidirectional_prompt: Whether the tokens of a prompt see each other in a causal network.
     """
 
     window_chars: int | None = None
     window_sentences: int | None = None
     relations_per_prompt: int | None = None
+    bidirectional_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,11 @@ class LoadedAdapter:
 
 
 def save_reading_settings(
-    adapter_dir: str | Path, texts: Iterable[str], *, relations_per_prompt: int | None = None
+    adapter_dir: str | Path,
+    texts: Iterable[str],
+    *,
+    relations_per_prompt: int | None = None,
+    bidirectional_prompt: bool = False,
 ) -> ReadingSettings:
     """Writes to `extraction.json` how the model reads a text, and returns it.
 
@@ -67,11 +74,12 @@ def save_reading_settings(
         adapter_dir: The adapter's folder.
         texts: Those of the training data; their lengths decide how long a text is read at once.
         relations_per_prompt: As in training.
+        bidirectional_prompt: As in training.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    settings = ReadingSettings(*choose_window(texts), relations_per_prompt)
+    settings = ReadingSettings(*choose_window(texts), relations_per_prompt, bidirectional_prompt)
     path = Path(adapter_dir) / SETTINGS_FILE
     try:
         path.write_text(json.dumps(asdict(settings)) + "\n", encoding="utf-8")
@@ -109,9 +117,7 @@ def load_adapter(
     schema = None
     if (folder / SCHEMA_FILE).is_file():
         schema = RelationSchema.from_record(_read_json(folder / SCHEMA_FILE))
-    reading = ReadingSettings()
-    if (folder / SETTINGS_FILE).is_file():
-        reading = _read_settings(folder / SETTINGS_FILE)
+    reading = load_reading_settings(folder)
     check_adapter_folder(folder)
     if quantize is None:
         quantize = _needs_quantisation(name, revision, device)
@@ -134,7 +140,15 @@ def load_adapter(
     return LoadedAdapter(model.eval(), tokenizer, schema, reading)
 
 
-def _read_settings(path: Path) -> ReadingSettings:
+def load_reading_settings(adapter_dir: str | Path) -> ReadingSettings:
+    """What `save_reading_settings` wrote; nothing known where there is no file.
+
+    Raises:
+        AdapterError: the file is damaged.
+    """
+    path = Path(adapter_dir) / SETTINGS_FILE
+    if not path.is_file():
+        return ReadingSettings()
     record = _read_json(path)
     found = {}
     for name in ("window_chars", "window_sentences", "relations_per_prompt"):
@@ -144,7 +158,13 @@ def _read_settings(path: Path) -> ReadingSettings:
                 f"{path}: {name} {value!r} is not a number of at least 1; mend it or train again"
             )
         found[name] = value
-    return ReadingSettings(**found)
+    both_ways = record.get("bidirectional_prompt", False)
+    if type(both_ways) is not bool:
+        raise AdapterError(
+            f"{path}: bidirectional_prompt {both_ways!r} is neither true nor false; mend it or "
+            "train again"
+        )
+    return ReadingSettings(**found, bidirectional_prompt=both_ways)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 from tripletune.extraction.choice import copy_to_device
+from tripletune.models.bidirectional_prompt import TAKE_READY_MASKS
 from tripletune.models.causal_mask import convert_explicit_mask
 from tripletune.models.current_device import on_device_of
 
@@ -39,8 +40,6 @@ _STEPS_BEFORE_RECORDING = 3
 
 
 _SHARE_FOR_SLOTS = 0.7
-_TAKE_READY_MASKS = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen3"})
-"""Models whose forward pass takes the masks of full and sliding layers as a dictionary."""
 
 
 def supports_slots(model: Any) -> bool:
@@ -49,7 +48,7 @@ def supports_slots(model: Any) -> bool:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     takes_kinds = kinds == {"full_attention"} or (
         kinds <= {"full_attention", "sliding_attention"}
-        and model.config.model_type in _TAKE_READY_MASKS
+        and model.config.model_type in TAKE_READY_MASKS
     )
     has_positions = "position_ids" in accepted_arguments(model)
     no_window = not getattr(config, "sliding_window", None)
@@ -189,6 +188,7 @@ class SlotReader:
         num_places: Longest prompt and answer together, in tokens.
         pad_token_id: What to pad prompts with.
         use_cuda_graphs: Whether to record a step and replay it; on a GPU only.
+        bidirectional_prompt: As `BatchReader`.
 
     Warns:
         UserWarning: a step cannot be recorded; it runs without a record from then on.
@@ -202,11 +202,13 @@ class SlotReader:
         num_places: int,
         pad_token_id: int,
         use_cuda_graphs: bool = False,
+        bidirectional_prompt: bool = False,
     ) -> None:
         from tripletune.models.loading import find_position_scheme
 
         self._model = model
         self._pad_token_id = pad_token_id
+        self._bidirectional_prompt = bidirectional_prompt
         self._use_graphs = use_cuda_graphs and _can_record(model.device)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._num_steps: dict[int, int] = {}
@@ -243,7 +245,12 @@ class SlotReader:
 
     def read_prompts(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor:
         """Puts prompts into slots; logits (B, V) of the first new token of each."""
-        reader = BatchReader(self._model, prompts, self._pad_token_id)
+        reader = BatchReader(
+            self._model,
+            prompts,
+            self._pad_token_id,
+            bidirectional_prompt=self._bidirectional_prompt,
+        )
         logits = reader.read_prompts()
         index = self.index(slots)
         length = reader.mask.shape[1]

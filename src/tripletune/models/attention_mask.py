@@ -43,6 +43,7 @@ def build_prefix_mask(
     document_ids: Tensor | None,
     dtype: torch.dtype,
     device: torch.device,
+    window: int | None = None,
 ) -> Tensor | BlockMask | None:
     """The mask in the form that an attention implementation of `transformers` takes.
 
@@ -59,6 +60,7 @@ def build_prefix_mask(
             one document a row. Queries are taken at `first_query` onwards.
         dtype: Dtype of an additive mask.
         device: Where the mask is made.
+        window: How many keys up to itself a query sees at most; runs say nothing of it.
 
     Returns:
         (B or 1, 1, S, K) tensor, or a `BlockMask`. A padding query sees at least itself, so that no
@@ -84,6 +86,8 @@ def build_prefix_mask(
             allow = allow & is_real[batch, key]
         if document_ids is not None:
             allow = allow & (document_ids[batch, query] == document_ids[batch, key])
+        if window is not None:
+            allow = allow & (key > query - window)
         return allow | (query == key)
 
     if implementation == "flex_attention":
@@ -92,6 +96,9 @@ def build_prefix_mask(
         rule = allowed
         if type(first_query) is int and first_query == 0 and num_queries == num_keys:
             first, last = _visible_ranges(num_keys, is_context, is_real, document_ids, device)
+            if window is not None:
+                nearest = torch.arange(num_keys, device=device) - (window - 1)
+                first = torch.maximum(first, nearest)
 
             def rule(batch: Any, head: Any, query: Any, key: Any) -> Any:
                 return (key >= first[batch, query]) & (key <= last[batch, query])

@@ -17,7 +17,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from tripletune.errors import DataError
-from tripletune.models.packed_attention import PACKED_ATTENTION, find_seen_runs
+from tripletune.models.packed_attention import PACKED_ATTENTION, find_seen_runs, is_packed
 
 __all__ = [
     "build_block_mask",
@@ -40,7 +40,7 @@ def build_causal_mask(
         config: Names the attention implementation.
         inputs_embeds: (B, S, E), for shape, dtype and device.
         attention_mask: (B, K) with 1 at real tokens; an explicit (B or 1, 1, S, K) mask, bool with
-            True where attention is allowed or additive; a `BlockMask`; or None.
+            True where attention is allowed or additive; runs; a `BlockMask`; or None.
         position_ids: (B, S). Without an attention mask and a cache, a row whose positions restart
             holds several packed documents, which do not see each other.
         past_key_values: Keys and values of the tokens before.
@@ -49,6 +49,8 @@ def build_causal_mask(
         DataError: an additive mask with flex attention, which has no form for it.
     """
     implementation = str(config._attn_implementation)
+    if is_packed(attention_mask):
+        return attention_mask
     if isinstance(attention_mask, Tensor) and attention_mask.dim() == 4:
         return convert_explicit_mask(attention_mask, implementation, inputs_embeds.dtype)
     if implementation == PACKED_ATTENTION and attention_mask is None and past_key_values is None:

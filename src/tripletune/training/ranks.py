@@ -8,10 +8,21 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["gather_over_ranks", "join_ranks", "leave_ranks_at_exit", "map_over_ranks"]
+__all__ = [
+    "gather_over_ranks",
+    "is_main_process",
+    "join_ranks",
+    "leave_ranks_at_exit",
+    "map_over_ranks",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of a run, or the first of those `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def join_ranks() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from tripletune.config import TrainingSettings
 from tripletune.schema import Example
 from tripletune.training.output_folder import check_output_dir
-from tripletune.training.ranks import gather_over_ranks, leave_ranks_at_exit
+from tripletune.training.ranks import gather_over_ranks, is_main_process, leave_ranks_at_exit
 from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 from tripletune.training.startup import StartupClock
@@ -58,7 +58,7 @@ class TrainingRun:
 
         Raises:
             ModelError: the model cannot be found or read.
-            ConfigError: a LoRA target matches no layer.
+            ConfigError: a LoRA target matches no layer; the network cannot read both ways.
             OutputError: the output folder cannot be written (checked before anything is loaded).
             DataError: a data file is missing, empty or damaged (before the model is loaded).
             ResourceError: the run does not fit the GPU (before the model is loaded).
@@ -67,7 +67,8 @@ class TrainingRun:
 
         from tripletune.data.readers import load_examples
         from tripletune.data.relation_schema import learn_schema
-        from tripletune.models.loading import default_device, load_tokenizer
+        from tripletune.models.bidirectional_prompt import check_bidirectional
+        from tripletune.models.loading import default_device, load_config, load_tokenizer
         from tripletune.training.acceleration import accelerate_layers
         from tripletune.training.adapters import count_parameters, render_parameter_line
         from tripletune.training.sharding import join_processes, load_sharded
@@ -82,6 +83,11 @@ class TrainingRun:
         self.train_examples = load_examples(settings.train_file)
         self.schema = learn_schema(self.train_examples)
         self.validation_examples = load_examples(settings.validation_file)
+        if settings.bidirectional_prompt:
+            longest = settings.max_source_length + settings.max_target_length
+            check_bidirectional(
+                load_config(settings.model_name, revision=settings.revision), longest
+            )
         torch.manual_seed(settings.seed)
         logger.info("加载分词器...")
         self.tokenizer = load_tokenizer(settings.model_name, revision=settings.revision)
@@ -96,11 +102,10 @@ class TrainingRun:
                 self.model = load_sharded(lambda: self._load_adapted(device), device)
             else:
                 self.model = self._load_adapted(device)
-            accelerate_layers(
-                self.model,
-                keep_weights=False if settings.fsdp else None,
-                in_fp8=settings.compute == "fp8",
-            )
+            keep = False if settings.fsdp else None
+            if self._fit is not None:
+                keep = self._fit.plan.keeps_weights
+            accelerate_layers(self.model, keep_weights=keep, in_fp8=settings.compute == "fp8")
         if is_main_process():
             print_line(render_parameter_line(*count_parameters(self.model)))
 
@@ -277,6 +282,7 @@ class TrainingRun:
                 max_new_tokens=self.settings.max_target_length,
                 relations=self.schema,
                 relations_per_prompt=self.settings.relations_per_prompt,
+                bidirectional_prompt=self.settings.bidirectional_prompt,
                 halving=not self.settings.fsdp,
                 use_cuda_graphs=not self.settings.fsdp,
                 **({} if self._fit is None else {"batch_size": self._fit.plan.generation_batch}),
@@ -295,12 +301,14 @@ class TrainingRun:
                 max_new_tokens=self.settings.max_target_length,
                 relations=self.schema,
                 relations_per_prompt=self.settings.relations_per_prompt,
+                bidirectional_prompt=self.settings.bidirectional_prompt,
                 use_cuda_graphs=not self.settings.fsdp,
             )
             return extractor.extract(texts)
 
     def _build_trainer(self, stop: Any = None) -> Any:
         from tripletune.data.collate import PackedCollator, PaddedCollator
+        from tripletune.models.bidirectional_prompt import read_prompts_both_ways
         from tripletune.models.loading import find_position_scheme
         from tripletune.training.arguments import build_training_arguments
         from tripletune.training.callbacks import (
@@ -318,6 +326,8 @@ class TrainingRun:
         packing = on_gpu if settings.packing is None else settings.packing
         base = self.model.get_base_model()
         scheme: Any = find_position_scheme(base)
+        if settings.bidirectional_prompt and scheme == "one_row":
+            read_prompts_both_ways(base)  # after all else that replaces its forward pass
         pad_token_id = self.tokenizer.pad_token_id
         counts = on_gpu and getattr(base, "takes_label_count", False)
         collator: Any = PaddedCollator(pad_token_id, scheme, counts)
@@ -394,6 +404,7 @@ class TrainingRun:
             self.settings.output_dir,
             (example.text for example in self.train_examples),
             relations_per_prompt=self.settings.relations_per_prompt,
+            bidirectional_prompt=self.settings.bidirectional_prompt,
         )
 
     def _save(self) -> dict[str, float]:
@@ -415,8 +426,3 @@ class TrainingRun:
 def print_line(text: str) -> None:
     """Writes a line to standard output, as the guide shows it, without a log prefix."""
     os.write(1, (text + "\n").encode())
-
-
-def is_main_process() -> bool:
-    """Whether this is the only process of a run, or the first of those torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
