@@ -68,6 +68,8 @@ class Bench:
         command += ["--epochs", "1000", "--lr_scheduler_type", "constant_with_warmup"]
         # Dropout draws other masks in each process, and would hide whether the curves agree.
         command += ["--lora_dropout", "0", "--logging_steps", "1", "--report_to", "none"]
+        # As many steps in runs of any length, so that their first steps can be compared.
+        command += ["--warmup_steps", "1"]
         command += ["--eval_steps", str(10 * steps), "--save_steps", str(self.args.save_steps)]
         command += ["--load_best_model_at_end", "false", "--keep_checkpoints", "100"]
         command += ["--packing", "true", *flags]

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from tripletune.extraction import choice
 from tripletune.extraction.choice import choose_tokens
 
 
@@ -53,3 +57,40 @@ def test_noise_decides_and_the_score_is_without_it():
     tokens, scores = choose_tokens(logits, allowed, noise=noise).read()
     assert tokens == [0, -1]
     assert scores == [pytest.approx(-math.log(1 + math.exp(2.0))), 0.0]
+
+
+def test_choice_waits_for_the_gpu_of_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = ["cuda:0"]
+    recorded = []
+
+    @contextmanager
+    def on_device_of(tensor: SimpleNamespace) -> Iterator[None]:
+        current.append(tensor.device)
+        yield
+        current.pop()
+
+    class Event:
+        def __init__(self) -> None:
+            self.device = current[-1]
+
+        def record(self) -> None:
+            recorded.append((self.device, current[-1]))
+
+    monkeypatch.setattr(choice, "on_device_of", on_device_of)
+    monkeypatch.setattr(choice, "_copy_to_host", lambda tensor: tensor)
+    monkeypatch.setattr("torch.cuda.Event", Event)
+    choice.Choice(*[SimpleNamespace(is_cuda=True, device="cuda:1")] * 2)
+    assert recorded == [("cuda:1", "cuda:1")]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+def test_choice_on_a_gpu_that_is_not_the_current_one_is_waited_for() -> None:
+    assert torch.cuda.current_device() == 0
+    busy = torch.randn(8192, 8192, device="cuda:1")
+    for number in range(20):
+        for _ in range(10):
+            busy = busy @ busy / 8192  # keeps the second one at work
+        logits = torch.zeros(64, 1000, device="cuda:1")
+        logits[:, number] = 1.0 + 0 * busy[0, 0].nan_to_num(0.0, 0.0, 0.0)
+        assert choose_tokens(logits, None).read()[0] == [number] * 64

@@ -108,7 +108,7 @@ def test_packed_attention_reads_prompts_both_ways(build):
     losses = []
     for implementation in ("sdpa", PACKED_ATTENTION):
         model.set_attn_implementation(implementation)
-        losses.append(float(model(**batch, use_cache=False).loss))
+        losses.append(model(**batch, use_cache=False).loss.item())
     assert losses[1] == pytest.approx(losses[0], rel=2e-2)
 
 

@@ -82,6 +82,7 @@ class AdapterFactory:
         device = None
         if self.num_workers > 1 and torch.cuda.is_available():
             device = f"cuda:{worker % torch.cuda.device_count()}"
+            torch.cuda.set_device(device)  # else each worker takes memory of the first one, too
         return Extractor.from_pretrained(
             self.adapter,
             base_model=self.base_model,

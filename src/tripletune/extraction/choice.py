@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tripletune.extraction.sampling import Noise
 from tripletune.extraction.states import TokenArray
+from tripletune.models.current_device import on_device_of
 
 __all__ = ["Choice", "choose_tokens", "copy_to_device"]
 
@@ -33,9 +34,11 @@ class Choice:
         self._host = (tokens, scores)
         if tokens.is_cuda:
             # Copied now: a copy that is asked for later waits for all that was started meanwhile.
-            self._host = (_copy_to_host(tokens), _copy_to_host(scores))
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+            # An event is of the current GPU, and would not wait for copies from another one.
+            with on_device_of(tokens):
+                self._host = (_copy_to_host(tokens), _copy_to_host(scores))
+                self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._event.record()
 
     def read(self) -> tuple[list[int], list[float]]:
         """Tokens and scores, waiting until they are computed."""
