@@ -58,13 +58,15 @@ def test_readme_names_only_flags_that_exist(readme):
     flags = set(re.findall(r"(?<![\w-])--(\w+)", readme))
     elsewhere = {"config", "epochs", "example", "nproc_per_node", "adapter", "input", "output"}
     elsewhere |= {"gold", "html", "resume", "debug", "workers", "gpu_memory", "against", "schema"}
-    elsewhere |= {"min_confidence", "vote_share", "votes"}
+    elsewhere |= {"min_confidence", "report", "vote_share", "votes"}
     elsewhere |= {"no", "nnodes", "rdzv_backend", "rdzv_endpoint"}  # of torchrun
     elsewhere |= {"dist"}  # of pytest
     elsewhere |= {
         "free",
         "batch_sizes",
         "dev",
+        "parts",
+        "family",
         "fsdp_steps",
         "gigabytes",
         "held_out",
