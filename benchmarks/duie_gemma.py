@@ -52,7 +52,7 @@ from tripletune.training.run import TrainingRun
 DEFAULTS: dict[str, Any] = {
     "num_epochs": 3, "learning_rate": 4e-4, "bidirectional_prompt": True,
     "lora_r": 32, "lora_alpha": 64, "lora_dropout": 0.05, "lora_target_modules": "all-linear",
-    "batch_size": 16, "gradient_accumulation_steps": 1,
+    "batch_size": 16, "gradient_accumulation_steps": 1, "eval_batch_size": 64,
     "warmup_steps": 50, "eval_steps": 100_000, "save_steps": 100_000,
     "load_best_model_at_end": False, "logging_steps": 50, "report_to": (),
 }  # fmt: skip

@@ -42,10 +42,11 @@ def forget_headers() -> None:
 
 @lru_cache(maxsize=1)
 def _open_reader(path: Path, changed: int) -> Any:
+    from gguf.constants import GGUFValueType
     from gguf.gguf_reader import GGUFReader
 
     class PlainReader(GGUFReader):
-        """Takes its many small pieces from a plain array: slices of a `memmap` cost twice that."""
+        """The package's reader without its calls for each word of a vocabulary."""
 
         @property
         def data(self) -> Any:
@@ -53,6 +54,44 @@ def _open_reader(path: Path, changed: int) -> Any:
 
         @data.setter
         def data(self, mapped: Any) -> None:
-            self._data = np.asarray(mapped)
+            self._data = np.asarray(mapped)  # slices of a `memmap` cost twice as much
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            parts = _read_array(self, orig_offs) if raw_type == GGUFValueType.ARRAY else None
+            return super()._get_field_parts(orig_offs, raw_type) if parts is None else parts
 
     return PlainReader(path)
+
+
+def _read_array(reader: Any, start: int) -> tuple[int, list[Any], list[int], list[Any]] | None:
+    """An array of strings or of numbers as the package has it; None for any other.
+
+    That is its size in bytes, its parts (kind of item, count, then each item, a string with its
+    length before it), which of them are values, and the types.
+
+    Raises:
+        IndexError: the file ends before the array does.
+    """
+    from gguf.constants import GGUFValueType
+
+    header = [reader._get(start, np.uint32), reader._get(start + 4, np.uint64)]
+    kind, count, place = GGUFValueType(header[0][0]), int(header[1][0]), start + 12
+    types, data = [GGUFValueType.ARRAY, kind], reader.data
+    if reader.byte_order != "I" or not count:
+        return None
+    if kind in reader.gguf_scalar_to_np:
+        values = reader._get(place, reader.gguf_scalar_to_np[kind], count)
+        if len(values) < count:
+            raise IndexError(f"array of {count} numbers at byte {start} of {len(data)}")
+        items = [values[index : index + 1] for index in range(count)]
+        return 12 + values.nbytes, header + items, list(range(2, 2 + count)), types
+    if kind != GGUFValueType.STRING:
+        return None
+    view, parts = memoryview(data), header
+    for _ in range(count):
+        if place + 8 > len(data):
+            raise IndexError(f"array of {count} strings at byte {start} of {len(data)}")
+        end = place + 8 + int.from_bytes(view[place : place + 8], "little")
+        parts += (data[place : place + 8].view(np.uint64), data[place + 8 : end])
+        place = end
+    return place - start, parts, list(range(3, 3 + 2 * count, 2)), types

@@ -45,6 +45,7 @@ class GuardedTrainer(Trainer):
         self._done_in_window = 0
         self._bad_steps_in_a_row = 0
         self._loss_was_bad = False
+        self._trainable: list[Tensor] | None = None
         self.skipped_steps = 0
         """Steps that changed nothing because their gradients were not finite."""
         self.num_pieces = 1
@@ -123,7 +124,9 @@ class GuardedTrainer(Trainer):
         Raises:
             ResourceError: `MAX_BAD_STEPS` steps in a row were so.
         """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self._trainable is None:  # to visit every module at every step takes milliseconds
+            self._trainable = [p for p in self.model.parameters() if p.requires_grad]
+        gradients = [p.grad for p in self._trainable if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         # Under a loss scaler overflow is ordinary, and the scaler itself skips the step.
         scaled = getattr(self.accelerator, "scaler", None) is not None
