@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import psutil
 import torch
 
@@ -42,8 +41,9 @@ from tripletune.config import build_settings
 from tripletune.data.augment import augment_file
 from tripletune.data.readers import load_examples
 from tripletune.data.writers import write_examples
-from tripletune.evaluation import evaluate, write_report
+from tripletune.evaluation import Settings, evaluate, write_report
 from tripletune.evaluation.calibration import compute_calibration
+from tripletune.extraction.calibration import judge_confidences
 from tripletune.extraction.extractor import Extractor
 from tripletune.schema import Example, Extraction
 from tripletune.training.acceleration import plain_attention
@@ -136,15 +136,7 @@ def extract(run: TrainingRun, examples: Sequence[Example], **options: Any) -> li
 
 def choose_threshold(examples: Sequence[Example], extractions: Sequence[Extraction]) -> float:
     """The confidence with the best F1."""
-    pairs = [
-        (t.confidence, t in set(example.triplets))
-        for example, extraction in zip(examples, extractions, strict=True)
-        for t in extraction.triplets
-    ]
-    if not pairs:
-        return 0.0
-    confidences, is_correct = (np.array(column) for column in zip(*pairs, strict=True))
-    num_gold = sum(len(set(example.triplets)) for example in examples)
+    confidences, is_correct, num_gold = judge_confidences(examples, extractions)
     found = compute_calibration(confidences, is_correct, num_gold=num_gold)
     return 0.0 if found is None else found.best.threshold
 
@@ -158,10 +150,11 @@ def keep_from(threshold: float, extractions: Sequence[Extraction]) -> list[Extra
 
 
 def measure(
-    way: str, examples: Sequence[Example], extractions: Sequence[Extraction], folder: Path
+    way: str, run: TrainingRun, extractions: Sequence[Extraction], folder: Path
 ) -> dict[str, Any]:
     """Scores extractions, writes a report and the predictions, and gives the figures."""
-    evaluation = evaluate(examples, extractions)
+    settings = Settings(schema=run.schema.names)
+    evaluation = evaluate(run.validation_examples, extractions, settings=settings)
     report = folder / f"report-{way}.html"
     write_report(evaluation, report)
     report.with_suffix(".jsonl").write_text(
@@ -189,11 +182,11 @@ def score_all_ways(run: TrainingRun, held_out: Sequence[Example], folder: Path) 
         found = extract(run, examples, **options)
         seconds = time.perf_counter() - begun
         if way != "votes":
-            results[way] = measure(way, examples, found, folder) | {"seconds": seconds}
+            results[way] = measure(way, run, found, folder) | {"seconds": seconds}
         if way != "free" and held_out:
             name = "threshold" if way == "constrained" else way
             threshold = choose_threshold(held_out, extract(run, held_out, **options))
-            results[name] = measure(name, examples, keep_from(threshold, found), folder)
+            results[name] = measure(name, run, keep_from(threshold, found), folder)
             results[name] |= {"threshold": threshold, "seconds": seconds}
     return results
 

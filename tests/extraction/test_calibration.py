@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from tripletune.extraction.calibration import (
     Calibrator,
     compute_expected_error,
     fit_calibrator,
+    judge_confidences,
     load_calibrator,
     save_calibrator,
 )
+from tripletune.schema import Example, Extraction, Triplet
 
 PREDICTIONS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 
@@ -25,6 +28,19 @@ def make_overconfident(count: int) -> tuple[list[float], list[bool]]:
     chance = np.random.default_rng(3)
     raw = chance.uniform(0, 1, count)
     return raw.tolist(), (chance.uniform(0, 1, count) < raw**2).tolist()
+
+
+def test_judge_confidences_tells_gold_from_others_and_counts_gold_once() -> None:
+    right, wrong = Triplet("甲", "位于", "乙"), Triplet("甲", "位于", "丙")
+    examples = [Example("甲位于乙。", (right, right)), Example("丁。", (wrong,))]
+    extractions = [
+        Extraction("甲位于乙。", (replace(wrong, confidence=0.2), replace(right, confidence=0.9))),
+        Extraction("丁。", (replace(right, confidence=0.4), right)),
+    ]
+    confidences, is_correct, num_gold = judge_confidences(examples, extractions)
+    assert confidences.tolist() == [0.2, 0.9, 0.4]
+    assert is_correct.tolist() == [False, True, False]
+    assert num_gold == 2
 
 
 def test_compute_expected_error_weights_bins_by_size() -> None:

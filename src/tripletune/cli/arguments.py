@@ -8,8 +8,9 @@ import sys
 from typing import Any, NoReturn
 
 from tripletune.config import PRESETS, TrainingSettings
+from tripletune.extraction.votes import DEFAULT_SHARE
 
-__all__ = ["OneLineParser", "build_training_parser", "given_settings"]
+__all__ = ["OneLineParser", "add_vote_flags", "build_training_parser", "given_settings"]
 
 _ALIASES = {"num_epochs": ["--epochs", "--num_train_epochs"]}
 _HELP = {
@@ -87,6 +88,19 @@ def build_training_parser(prog: str | None = None, *, with_presets: bool = True)
             **alone,
         )
     return parser
+
+
+def add_vote_flags(parser: argparse.ArgumentParser) -> None:
+    """`--votes` and `--vote_share`, of the scripts that extract."""
+    parser.add_argument(
+        "--votes", type=int, default=1, help="每段抽取几次，保留多数同意的三元组 (默认 1)"
+    )
+    parser.add_argument(
+        "--vote_share",
+        type=float,
+        default=DEFAULT_SHARE,
+        help=f"多大份额的抽取同意才保留 (默认 {DEFAULT_SHARE})",
+    )
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletune.cli.adapters import find_adapter
-from tripletune.cli.arguments import OneLineParser
+from tripletune.cli.arguments import OneLineParser, add_vote_flags
 from tripletune.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -41,12 +41,7 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
     parser.add_argument("--batch_size", type=int, default=16, help="批次大小 (默认 16)")
     parser.add_argument("--num_examples", type=int, default=5, help="显示多少个例子 (默认 5)")
     parser.add_argument("--free", action="store_true", help="不约束输出 (默认约束为文本中的片段)")
-    parser.add_argument(
-        "--votes", type=int, default=1, help="每段抽取几次，保留多数同意的三元组 (默认 1)"
-    )
-    parser.add_argument(
-        "--vote_share", type=float, default=0.5, help="多大份额的抽取同意才保留 (默认 0.5)"
-    )
+    add_vote_flags(parser)
     parser.add_argument("--min_confidence", type=float, help="丢弃置信度更低的三元组")
     arguments = parser.parse_args(argv)
 

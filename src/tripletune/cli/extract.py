@@ -15,6 +15,7 @@ import typer
 
 from tripletune.cli.adapters import find_adapter
 from tripletune.errors import ConfigError
+from tripletune.extraction.votes import DEFAULT_SHARE
 
 if TYPE_CHECKING:
     from tripletune.extraction.extractor import Extractor
@@ -109,7 +110,7 @@ def extract(
     votes: VotesOption = 1,
     vote_share: Annotated[
         float, typer.Option("--vote_share", min=0, max=1, help="多大份额的抽取同意才保留")
-    ] = 0.5,
+    ] = DEFAULT_SHARE,
     batch_size: BatchOption = 16,
     max_new_tokens: Annotated[
         int | None,
@@ -196,11 +197,13 @@ def calibrate(
     batch_size: BatchOption = 16,
 ) -> None:
     """Calibrates confidence on validation data; see `CALIBRATE_HELP`."""
-    import numpy as np
-
     from tripletune.data.readers import load_examples
     from tripletune.evaluation.calibration import compute_calibration
-    from tripletune.extraction.calibration import fit_calibrator, save_calibrator
+    from tripletune.extraction.calibration import (
+        fit_calibrator,
+        judge_confidences,
+        save_calibrator,
+    )
 
     folder = find_adapter(adapter)
     examples = load_examples(validation_file)
@@ -213,23 +216,12 @@ def calibrate(
         "calibrator": None,
     }
     extractor = AdapterFactory(str(folder), base_model, None, 1, options)(0)
-    raw: list[float] = []
-    is_correct: list[bool] = []
-    for example, extraction in zip(examples, extractor.iter_extract(examples), strict=True):
-        gold = set(example.triplets)
-        for triplet in extraction.triplets:
-            if triplet.confidence is not None:
-                raw.append(triplet.confidence)
-                is_correct.append(triplet in gold)
+    raw, is_correct, num_gold = judge_confidences(examples, extractor.iter_extract(examples))
     calibrator = fit_calibrator(raw, is_correct, votes=votes)
     path = save_calibrator(calibrator, folder)
     print(f"校准方法: {calibrator.method} ({calibrator.num_triplets} 个三元组)")
     print(f"期望校准误差: {calibrator.error_before:.4f} -> {calibrator.error_after:.4f}")
-    measured = compute_calibration(
-        calibrator.apply_all(np.array(raw)),
-        np.array(is_correct),
-        num_gold=sum(len(set(example.triplets)) for example in examples),
-    )
+    measured = compute_calibration(calibrator.apply_all(raw), is_correct, num_gold=num_gold)
     for point in measured.thresholds[::2] if measured is not None else ():
         counts = point.counts
         shown = [

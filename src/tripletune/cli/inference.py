@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletune.cli.adapters import find_adapter
-from tripletune.cli.arguments import OneLineParser
+from tripletune.cli.arguments import OneLineParser, add_vote_flags
 from tripletune.cli.quiet import quiet_libraries
 from tripletune.errors import DataError
 from tripletune.schema import Extraction
@@ -34,9 +34,7 @@ def infer_from_arguments(argv: Sequence[str] | None) -> int:
     parser.add_argument("--input", help="输入文件: 每行一句，或 JSONL")
     parser.add_argument("--output", help="输出文件 (JSONL)；不给则打印")
     parser.add_argument("--batch_size", type=int, default=16, help="批次大小 (默认 16)")
-    parser.add_argument(
-        "--votes", type=int, default=1, help="每段抽取几次，保留多数同意的三元组 (默认 1)"
-    )
+    add_vote_flags(parser)
     parser.add_argument("--free", action="store_true", help="不约束输出 (默认约束为文本中的片段)")
     arguments = parser.parse_args(argv)
     texts = list(arguments.text)
@@ -67,6 +65,7 @@ def _load(folder: Path, arguments: Any) -> Any:
         base_model=arguments.base_model,
         batch_size=arguments.batch_size,
         votes=arguments.votes,
+        vote_share=arguments.vote_share,
         constrained=False if arguments.free else None,
     )
 

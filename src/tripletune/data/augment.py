@@ -17,7 +17,6 @@ Recognition, section 3, mention replacement; here for whole triplets.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -25,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tripletune.data.readers import read_examples
+from tripletune.data.seeding import seeded_random
 from tripletune.data.writers import OutputFormat, write_examples
 from tripletune.errors import ConfigError
 from tripletune.schema import Example, Triplet
@@ -127,8 +127,7 @@ def swap_entities(
         seed: Same seed, text and number, same copy.
         number: Of the copy.
     """
-    digest = hashlib.blake2b(f"{seed}\n{number}\n{example.text}".encode(), digest_size=8).digest()
-    rng = random.Random(int.from_bytes(digest, "big"))
+    rng = seeded_random(seed, number, example.text)
     kinds = _find_kinds(example.triplets)
     slots = [value for triplet in example.triplets for _, value in triplet.object_slots]
     items = list(dict.fromkeys([*kinds, *slots]))

@@ -14,7 +14,6 @@ answer for every prompt; and every draw depends on the seed and the text alone.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -22,6 +21,7 @@ from functools import lru_cache
 from rapidfuzz import fuzz
 
 from tripletune.data.relation_schema import Relation, RelationSchema
+from tripletune.data.seeding import seeded_random
 from tripletune.errors import ConfigError
 from tripletune.schema import Example
 
@@ -69,8 +69,7 @@ def sample_subschemas(
             f"size {size}, num_hard {num_hard}, num_empty {num_empty}: needed are size >= 1, "
             "num_hard >= 0 and num_empty >= 1"
         )
-    digest = hashlib.blake2b(f"{seed}\n{example.text}".encode(), digest_size=8).digest()
-    rng = random.Random(int.from_bytes(digest, "big"))
+    rng = seeded_random(seed, example.text)
     own = dict.fromkeys(triplet.relation for triplet in example.triplets)
     names = list(dict.fromkeys((*schema.names, *own)))
     table = find_hard_negatives(schema)

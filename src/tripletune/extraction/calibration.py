@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tripletune.errors import AdapterError, ConfigError, OutputError
+from tripletune.schema import Example, Extraction
 
 __all__ = [
     "CALIBRATION_FILE",
     "Calibrator",
     "compute_expected_error",
     "fit_calibrator",
+    "judge_confidences",
     "load_calibrator",
     "save_calibrator",
 ]
@@ -107,9 +109,31 @@ class Calibrator:
         }
 
 
+def judge_confidences(
+    examples: Iterable[Example], extractions: Iterable[Extraction]
+) -> tuple[Floats, NDArray[np.bool_], int]:
+    """The confidences of predicted triplets (N,), which are gold (N,), and the number of gold ones.
+
+    Args:
+        examples: With the gold triplets.
+        extractions: One for each example; triplets without confidence are left out.
+    """
+    confidences: list[float] = []
+    is_correct: list[bool] = []
+    num_gold = 0
+    for example, extraction in zip(examples, extractions, strict=True):
+        gold = set(example.triplets)
+        num_gold += len(gold)
+        for triplet in extraction.triplets:
+            if triplet.confidence is not None:
+                confidences.append(triplet.confidence)
+                is_correct.append(triplet in gold)
+    return np.array(confidences, dtype=float), np.array(is_correct, dtype=bool), num_gold
+
+
 def fit_calibrator(
-    confidences: Sequence[float],
-    is_correct: Sequence[bool],
+    confidences: Sequence[float] | Floats,
+    is_correct: Sequence[bool] | NDArray[np.bool_],
     *,
     method: Method | None = None,
     votes: int = 1,
