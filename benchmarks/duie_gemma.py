@@ -165,7 +165,8 @@ def measure(
     ungrounded = sum(
         t.subject not in e.text or t.object not in e.text for e in extractions for t in e.triplets
     )
-    figures = {k: round(strict[k], 4) for k in ("precision", "recall", "f1")}
+    shown = ("precision", "recall", "f1")
+    figures = {k: "undefined" if strict[k] is None else round(strict[k], 4) for k in shown}
     print(f"{folder.name} {way}: {figures} of {strict['num_predicted']}, not in text {ungrounded}",
           flush=True)  # fmt: skip
     return {"strict": strict, "duie": record["duie"], "ungrounded": ungrounded}
