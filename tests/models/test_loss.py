@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tripletune.models.loss import compute_causal_loss, find_labelled, take_tokens
 
@@ -35,6 +36,36 @@ def test_loss_and_gradients_equal_the_whole_formula(chunk_tokens):
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(hidden_grad, expected_hidden)
     torch.testing.assert_close(weight_grad, expected_weight)
+
+
+class LargestTensor(TorchDispatchMode):
+    """How many numbers the largest tensor holds that an operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.size = max(self.size, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 8, 1000])
+def test_loss_without_gradients_is_the_same_in_quarter_chunks(chunk_tokens):
+    torch.manual_seed(0)
+    hidden, labels = torch.randn(2, 50, 4), torch.randint(0, 300, (2, 50))
+    labels[0, :9] = -100
+    head = nn.Linear(4, 300, bias=False).requires_grad_(False)
+    expected = whole_loss(hidden, head.weight, labels)
+    with torch.no_grad(), LargestTensor() as largest:
+        loss = compute_causal_loss(hidden, head, labels, chunk_tokens=chunk_tokens)
+    torch.testing.assert_close(loss, expected)
+    num_labelled = 41 + 49
+    weight = 300 * 4
+    assert largest.size == max(weight, 300 * min(num_labelled, max(1, chunk_tokens // 4)))
 
 
 def test_head_that_is_no_plain_linear_gives_the_same():

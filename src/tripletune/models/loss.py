@@ -122,8 +122,10 @@ class _FusedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         need_hidden, need_weight = ctx.needs_input_grad[:2]
+        if not need_hidden and not need_weight:
+            return _sum_losses(hidden, weight, targets, chunk)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if need_hidden else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
         matrix = weight.to(hidden.dtype)
@@ -153,6 +155,19 @@ class _FusedCrossEntropy(torch.autograd.Function):
         if weight_grad is not None:
             weight_grad = (weight_grad * grad_output).to(ctx.weight_dtype)
         return hidden_grad, weight_grad, None, None
+
+
+def _sum_losses(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    """Without gradients, in chunks so much smaller that they may be written out in fp32."""
+    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    matrix = weight.to(hidden.dtype)
+    size = max(1, chunk // 4)
+    for start in range(0, hidden.shape[0], size):
+        rows = slice(start, start + size)
+        scores = (hidden[rows] @ matrix.T).float()  # (chunk, V)
+        total += F.cross_entropy(scores, targets[rows], ignore_index=IGNORED_LABEL, reduction="sum")
+        del scores  # two of these at once are a quarter of a gigabyte
+    return total
 
 
 def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
