@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.extraction.builders import build_chatglm2, build_llama, build_sliding
+from tests.extraction.builders import build_chatglm, build_chatglm2, build_llama, build_sliding
 from tripletune.data.collate import PackedCollator, PaddedCollator
 from tripletune.data.encode import TokenizedExample
 from tripletune.errors import ConfigError
 from tripletune.models.bidirectional_prompt import (
     build_prompt_mask,
-    check_bidirectional,
     read_prompts_both_ways,
+    reads_one_way,
 )
 
 CONTEXT = torch.tensor([[True, True, False, False, True, False]])
@@ -116,16 +116,20 @@ def test_network_that_reads_in_one_direction_only_is_refused():
     config = build_llama().config
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(ConfigError, match=r"llama has layers .* only \(.*linear_attention\)"):
-        check_bidirectional(config, 768)
+        reads_one_way(config, 768)
 
 
 def test_window_that_the_network_applies_itself_is_refused_when_texts_are_longer():
     config = build_llama().config
     config.sliding_window = 700
-    check_bidirectional(config, 700)
+    assert reads_one_way(config, 700)
     with pytest.raises(ConfigError, match=r"sees 700 tokens at a time, and .* come to 768; lower"):
-        check_bidirectional(config, 768)
+        reads_one_way(config, 768)
 
 
 def test_window_that_comes_with_the_mask_is_no_hindrance():
-    check_bidirectional(build_sliding().config, 768)
+    assert reads_one_way(build_sliding().config, 768)
+
+
+def test_chatglm_6b_reads_both_ways_as_it_is():
+    assert not reads_one_way(build_chatglm().config, 768)

@@ -270,6 +270,15 @@ def test_run_reads_prompts_both_ways(settings, tiny_llama_dir, short_answers, pa
     assert Extractor.from_pretrained(settings.output_dir).options.bidirectional_prompt
 
 
+def test_run_says_that_a_model_reads_prompts_both_ways_as_it_is(settings, short_answers, caplog):
+    caplog.set_level(logging.INFO, "tripletune")
+    run = TrainingRun(settings.changed(bidirectional_prompt=True, max_steps=1))
+    run.train()
+    assert "这个模型的提示本来就是双向阅读的 (bidirectional_prompt)" in caplog.messages
+    saved = json.loads((settings.output_dir / "extraction.json").read_text("utf-8"))
+    assert saved["bidirectional_prompt"] is False
+
+
 def test_run_scores_at_most_200_sentences(settings):
     run = TrainingRun(settings)
     assert run.num_scored == 0

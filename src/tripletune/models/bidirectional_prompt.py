@@ -20,28 +20,34 @@ from torch import Tensor
 from tripletune.errors import ConfigError
 from tripletune.models.attention_mask import build_prefix_mask
 from tripletune.models.causal_mask import number_documents
+from tripletune.models.configuration_chatglm import ChatGLMConfig
 
 __all__ = [
     "TAKE_READY_MASKS",
     "build_prompt_mask",
-    "check_bidirectional",
     "read_prompts_both_ways",
+    "reads_one_way",
 ]
 
 TAKE_READY_MASKS = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen3"})
 """Models whose forward pass takes the masks of full and sliding layers as a dictionary."""
 
 
-def check_bidirectional(config: Any, num_tokens: int) -> None:
-    """Makes sure that a network's attention is by mask alone.
+def reads_one_way(config: Any, num_tokens: int) -> bool:
+    """Whether a network reads prompts in one direction, and can be made to read them in both.
 
     Args:
         config: Of the network.
         num_tokens: The longest prompt and answer together.
 
+    Returns:
+        False for ChatGLM-6B, which reads them in both as it is.
+
     Raises:
         ConfigError: it has layers without a mask, or a window of its own that is shorter.
     """
+    if isinstance(config, ChatGLMConfig):
+        return False
     kinds = set(getattr(config, "layer_types", None) or ())
     window = _find_window(config)
     if kinds - {"full_attention", "sliding_attention"}:
@@ -56,6 +62,7 @@ def check_bidirectional(config: Any, num_tokens: int) -> None:
             f"and max_source_length and max_target_length come to {num_tokens}; lower them, or "
             "leave it out"
         )
+    return True
 
 
 def read_prompts_both_ways(base: Any) -> None:

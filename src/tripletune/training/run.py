@@ -67,7 +67,7 @@ class TrainingRun:
 
         from tripletune.data.readers import load_examples
         from tripletune.data.relation_schema import learn_schema
-        from tripletune.models.bidirectional_prompt import check_bidirectional
+        from tripletune.models.bidirectional_prompt import reads_one_way
         from tripletune.models.loading import default_device, load_config, load_tokenizer
         from tripletune.training.acceleration import accelerate_layers
         from tripletune.training.adapters import count_parameters, render_parameter_line
@@ -84,10 +84,10 @@ class TrainingRun:
         self.schema = learn_schema(self.train_examples)
         self.validation_examples = load_examples(settings.validation_file)
         if settings.bidirectional_prompt:
-            longest = settings.max_source_length + settings.max_target_length
-            check_bidirectional(
-                load_config(settings.model_name, revision=settings.revision), longest
-            )
+            config = load_config(settings.model_name, revision=settings.revision)
+            if not reads_one_way(config, settings.max_source_length + settings.max_target_length):
+                logger.info("这个模型的提示本来就是双向阅读的 (bidirectional_prompt)")
+                self.settings = settings = settings.changed(bidirectional_prompt=False)
         torch.manual_seed(settings.seed)
         logger.info("加载分词器...")
         self.tokenizer = load_tokenizer(settings.model_name, revision=settings.revision)
@@ -326,7 +326,7 @@ class TrainingRun:
         packing = on_gpu if settings.packing is None else settings.packing
         base = self.model.get_base_model()
         scheme: Any = find_position_scheme(base)
-        if settings.bidirectional_prompt and scheme == "one_row":
+        if settings.bidirectional_prompt:
             read_prompts_both_ways(base)  # after all else that replaces its forward pass
         pad_token_id = self.tokenizer.pad_token_id
         counts = on_gpu and getattr(base, "takes_label_count", False)
