@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tripletune.data.readers import load_examples
@@ -48,6 +48,7 @@ def test_complete_records_come_back_in_full(tmp_path: Path, name: str) -> None:
     assert [example.to_json() for example in back] == [example.to_json() for example in EXAMPLES]
 
 
+@example(examples=[Example("\\", (Triplet("\\", ",)(", ","),))])  # reads like two triplets
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(examples=st.lists(st.builds(Example, TEXT, UNIQUE.map(tuple)), min_size=1, max_size=3))
 @pytest.mark.parametrize("output_format", OUTPUT_FORMATS)

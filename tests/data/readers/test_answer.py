@@ -45,6 +45,10 @@ def test_answer_keeps_brackets_inside_an_item() -> None:
     assert keys("(a) (b, r, c)") == [("a) (b", "r", "c")]
 
 
+def test_answer_in_the_target_language_is_one_triplet_though_it_looks_like_two() -> None:
+    assert keys(r"(\\, ,)(, ,)") == [("\\", ",)(", ",")]
+
+
 def test_answer_splits_at_a_relation_that_the_question_names() -> None:
     assert keys("a_b_组成_c", "组成") == [("a_b", "组成", "c")]
 

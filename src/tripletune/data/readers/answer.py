@@ -128,8 +128,11 @@ def take_relation_names(question: str) -> tuple[str, ...]:
 
 
 def _split_groups(line: str) -> str:
-    """A line of several triplets in brackets, `(s,r,o),(s,r,o)`, as one line each."""
-    if _GROUPS.match(line) is None:
+    """A line of several triplets in brackets, `(s,r,o),(s,r,o)`, as one line each.
+
+    One triplet in the target language stays one, whatever brackets its items hold.
+    """
+    if _GROUPS.match(line) is None or _parse_exact(line) is not None:
         return line
     groups = _GROUP.findall(line)
     if any(len(_COMMA.split(group)) != 3 for group in groups):
