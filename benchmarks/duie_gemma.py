@@ -186,7 +186,10 @@ def score_all_ways(run: TrainingRun, held_out: Sequence[Example], folder: Path) 
             results[way] = measure(way, run, found, folder) | {"seconds": seconds}
         if way != "free" and held_out:
             name = "threshold" if way == "constrained" else way
-            threshold = choose_threshold(held_out, extract(run, held_out, **options))
+            tuned = extract(run, held_out, **options)
+            threshold = choose_threshold(held_out, tuned)
+            if way == "constrained":  # what settings are to be chosen by
+                results[way]["held_out"] = evaluate(held_out, tuned).to_dict()["strict"]
             results[name] = measure(name, run, keep_from(threshold, found), folder)
             results[name] |= {"threshold": threshold, "seconds": seconds}
     return results
