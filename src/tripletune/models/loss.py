@@ -123,12 +123,14 @@ class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
+        matrix = weight.to(hidden.dtype)
         if not need_hidden and not need_weight:
-            return _sum_losses(hidden, weight, targets, chunk)
+            # Written out in fp32, since an evaluation compiles nothing: in so much smaller chunks.
+            size = max(1, chunk // 4)
+            return _plain_cross_entropy(hidden, lambda rows: rows @ matrix.T, targets, size)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if need_hidden else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        matrix = weight.to(hidden.dtype)
         loss_and_gradient = _choose_implementation(hidden.device.type)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
@@ -157,19 +159,6 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return hidden_grad, weight_grad, None, None
 
 
-def _sum_losses(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
-    """Without gradients, in chunks so much smaller that they may be written out in fp32."""
-    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-    matrix = weight.to(hidden.dtype)
-    size = max(1, chunk // 4)
-    for start in range(0, hidden.shape[0], size):
-        rows = slice(start, start + size)
-        scores = (hidden[rows] @ matrix.T).float()  # (chunk, V)
-        total += F.cross_entropy(scores, targets[rows], ignore_index=IGNORED_LABEL, reduction="sum")
-        del scores  # two of these at once are a quarter of a gigabyte
-    return total
-
-
 def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Summed cross entropy (fp32) of (N, V) logits, and its gradient in their dtype."""
     scores = logits.float()
@@ -189,7 +178,9 @@ def _choose_implementation(device: str) -> Callable[[Tensor, Tensor], tuple[Tens
     return torch.compile(_loss_and_gradient, dynamic=True)
 
 
-def _plain_cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor, chunk: int) -> Tensor:
+def _plain_cross_entropy(
+    hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor, chunk: int
+) -> Tensor:
     total = hidden.sum().float() * 0.0
     for start in range(0, hidden.shape[0], chunk):
         logits = head(hidden[start : start + chunk]).float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ class TrainingRun:
         from tripletune.training.sharding import PACKED_DTYPE
 
         settings = self.settings
-        with quantized_on(device):
+        with quantized_on(device) if settings.fsdp else nullcontext():
             base = load_model(
                 settings.model_name,
                 quantize=settings.load_in_4bit,
