@@ -71,6 +71,15 @@ def test_compiled_block_by_hand():
     assert saved_bytes(more, COMPILED)[0] == 48 + 8 + 32 + 3 * (8 + 32)
 
 
+def test_compiled_adapters_with_dropout_inside_save_what_nothing_else_does():
+    wide = replace(
+        SMALL, width=4096, query_width=4096, mlp_out=16384, adapted_widths=(4096, 4096, 16384)
+    )
+    alone = replace(wide, adapted_widths=(4096,))
+    extra = saved_bytes(wide, COMPILED)[0] - saved_bytes(alone, COMPILED)[0]
+    assert extra == 2 * 16384
+
+
 def test_gated_block_with_norms_in_fp32_by_hand():
     assert saved_bytes(GATED, EAGER) == (48 + 8 + 32 + 24, 64 + 32 + 32)
     assert saved_bytes(GATED, COMPILED) == (48 + 8 + 32, 64 + 16)
@@ -119,8 +128,8 @@ def test_saved_bytes_are_those_that_autograd_saves_of_norm_and_mlp(is_gated):
 def test_training_by_hand_keeps_everything_of_every_block():
     row = Row(tokens=1000, labelled=300)
     block, last = 1000 * (96 + 80), 1000 * 96 + 300 * 80
-    moment = predict_training(SMALL, row, EAGER)
-    head = 4 * 300 * 100 + 6 * 8 * 300
+    moment = predict_training(replace(SMALL, vocabulary=200), row, EAGER)
+    head = 2 * 300 * 200 + 6 * 8 * 300
     gradients = 1000 * (16 + 2 * 32 + 16)  # attention: stream, projections twice, output
     tables = 8 * 4 * 1000 + 16 * 1000
     assert head > gradients

@@ -348,9 +348,13 @@ class SlotReader:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile.
-        mode = "thread_local"
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode):
+        # PyTorch's own stream for records is of the GPU that was first recorded on. Other threads
+        # may use the device meanwhile.
+        make_stream: Any = torch.cuda.Stream
+        stream = make_stream(self._mask.device)
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+        ):
             logits = self._step(length)
         return graph, logits
 

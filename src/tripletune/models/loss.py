@@ -1,18 +1,19 @@
 """Cross entropy of a large vocabulary without ever holding all its logits.
 
 Only positions with a label reach the head, a chunk at a time, and the gradient of a chunk is
-computed beside its loss: the 130,528 logits of a position live for one chunk only.
+computed with its loss: the 130,528 logits of a position live for one chunk only.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tripletune.models.cross_entropy import has_cross_entropy_kernel, replace_by_gradient
 
 __all__ = ["LabelledTokens", "compute_causal_loss", "find_labelled", "take_tokens"]
 
@@ -124,24 +125,24 @@ class _FusedCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         matrix = weight.to(hidden.dtype)
-        if not need_hidden and not need_weight:
-            # Written out in fp32, since an evaluation compiles nothing: in so much smaller chunks.
+        is_written_out = not has_cross_entropy_kernel(hidden.device)
+        if is_written_out and not need_hidden and not need_weight:
+            # In fp32, and so in smaller chunks.
             size = max(1, chunk // 4)
             return _plain_cross_entropy(hidden, lambda rows: rows @ matrix.T, targets, size)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if need_hidden else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        loss_and_gradient = _choose_implementation(hidden.device.type)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             logits = hidden[rows] @ matrix.T  # (chunk, V)
-            loss, gradient = loss_and_gradient(logits, targets[rows])
+            loss, gradient = _find_loss_and_gradient(logits, targets[rows])
             total += loss
             if hidden_grad is not None:
                 hidden_grad[rows] = gradient @ matrix
             if weight_grad is not None:
                 weight_grad += (gradient.T @ hidden[rows]).float()
-            del logits, gradient  # three of these at once, with the next chunk's, are a gigabyte
+            del logits, gradient  # beside the next chunk's they would be half a gigabyte more
         ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.weight_dtype = weight.dtype
         return total
@@ -159,8 +160,13 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return hidden_grad, weight_grad, None, None
 
 
-def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy (fp32) of (N, V) logits, and its gradient in their dtype."""
+def _find_loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy (fp32) of (N, V) logits, and its gradient in their dtype.
+
+    On CUDA the gradient is written over the logits.
+    """
+    if has_cross_entropy_kernel(logits.device):
+        return replace_by_gradient(logits, targets, ignored=IGNORED_LABEL).sum(), logits
     scores = logits.float()
     log_total = scores.logsumexp(dim=-1, keepdim=True)  # (N, 1)
     is_learnt = (targets != IGNORED_LABEL)[:, None]  # (N, 1)
@@ -168,14 +174,6 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     is_target = torch.arange(scores.shape[1], device=scores.device) == targets[:, None]
     gradient = ((scores - log_total).exp() - is_target.float()) * is_learnt
     return loss, gradient.to(logits.dtype)
-
-
-@functools.cache
-def _choose_implementation(device: str) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Compiled on CUDA, where the fp32 copies of the logits are then never written to memory."""
-    if device != "cuda":
-        return _loss_and_gradient
-    return torch.compile(_loss_and_gradient, dynamic=True)
 
 
 def _plain_cross_entropy(

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tripletune.models.low_rank import find_low_rank_gradients
+
 try:
     import triton
     import triton.language as tl
@@ -209,8 +211,7 @@ if triton is not None:
         )
         inner_grad, up_grad = None, None
         if inner is not None:
-            inner_grad = mixed_grad @ up
-            up_grad = mixed_grad.flatten(0, -2).T @ inner.flatten(0, -2)
+            inner_grad, up_grad = find_low_rank_gradients(mixed_grad, inner, up)
         return mixed_grad, inner_grad, up_grad, None, None, None, None, None, None
 
     _split.register_autograd(_differentiate, setup_context=_save_inputs)

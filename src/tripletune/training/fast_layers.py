@@ -5,7 +5,8 @@ computed changes:
 
 - the frozen product reads the weight dequantised by `nf4`, or kept in half precision when there is
   room for it (`keep_weights`), and never saves it for the backward pass;
-- LoRA's products stay in the compute dtype (PEFT casts the whole input to fp32 and back), and
+- LoRA's products stay in the compute dtype (PEFT casts the whole input to fp32 and back), the first
+  with its dropout inside where that is faster, and
   attention may take a projection and its low-rank product apart (`forward_apart`) to add them up
   where it splits them;
 - each block is compiled, so that norms, residuals, rotary and GELU run as few kernels around the
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from tripletune.models.nf4 import dequantize_nf4
 from tripletune.models.split_heads import LARGEST_RANK, LowRankSum
+from tripletune.training.dropped_product import can_drop_inside, project_dropped
 from tripletune.training.fp8 import Fp8Linear, find_weight_scale
 from tripletune.training.lora_product import add_low_rank, add_scaled_product, hashed_dropout
 
@@ -176,9 +178,13 @@ def _make_adapted_product(module: Any, product: Any) -> Any:
         frozen: Tensor = product(x)
         x = x.to(frozen.dtype)
         is_compiled = on_gpu and torch.compiler.is_compiling()
-        # A hash is a dozen operations: one kernel for a compiler, a dozen without it.
-        dropped = hashed_dropout(x, rate) if is_compiled and module.training else dropout(x)
-        inner = F.linear(dropped, down.to(frozen.dtype))
+        factor = down.to(frozen.dtype)
+        if not (is_compiled and module.training):
+            inner = F.linear(dropout(x), factor)
+        elif can_drop_inside(x, factor, rate):
+            inner = project_dropped(x, factor, rate)
+        else:  # a hash is a dozen operations: one kernel for a compiler
+            inner = F.linear(hashed_dropout(x, rate), factor)
         if is_compiled and apart and up.shape[1] <= LARGEST_RANK:
             return LowRankSum(frozen, inner * scaling, up.to(frozen.dtype))
         if is_compiled:

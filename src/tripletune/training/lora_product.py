@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tripletune.models.low_rank import find_low_rank_gradients
+
 try:
     import triton
     import triton.language as tl
@@ -127,6 +129,6 @@ if triton is not None:
 
     def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         inner, up = ctx.saved_tensors
-        return gradient, gradient @ up, gradient.flatten(0, -2).T @ inner.flatten(0, -2)
+        return gradient, *find_low_rank_gradients(gradient, inner, up)
 
     _add.register_autograd(_differentiate, setup_context=_save_factors)

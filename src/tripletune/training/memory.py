@@ -10,9 +10,12 @@ keys, M the MLP's first product, D its last product's input):
 | norms | 2 E each; RMS norms 4 E (fp32) | 2 E each, and 2 E for the stream |
 | an adapted layer of input I | 2 I, and I for the dropout mask | the same; nothing for the first |
 
+Compiled, with the dropout inside the product (from `LEAST_WIDTH`) or none, adapters save nothing
+but 2 D of the MLP's last layer: their other inputs are saved anyway.
+
 A checkpointed block saves its input alone, 2 E. Frozen weights are dequantised for each product and
-never saved. Beside what is saved lives one of: a chunk of logits with its gradient; the gradients
-inside a block and one dequantised weight.
+never saved. Beside what is saved lives one of: a chunk of logits, which its gradient takes the
+place of; the gradients inside a block and one dequantised weight.
 
 The table was checked against the tensors that autograd saves, and those that the compiler's
 partitioner chooses, of one block of each kind.
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tripletune.training.dropped_product import LEAST_WIDTH
 from tripletune.training.network_size import NetworkSize
 
 __all__ = [
@@ -109,18 +113,29 @@ def saved_bytes(size: NetworkSize, policy: Policy) -> tuple[int, int]:
     count, plain = size.norms
     attention = 4 * size.query_width + 4 * size.key_width + 4 * size.heads
     mlp = _HALF * size.mlp_in
-    mask = 1 if policy.dropout else 0
-    adapters = sum((_HALF + mask) * width for width in size.adapted_widths)
     if size.head_norms:
         attention += (2 if policy.compiled else 4) * (size.query_width + size.key_width)
+    adapters = _adapter_bytes(size, policy)
     if policy.compiled:
-        # The layer norm's output, which the first adapter shares, is among the norms.
-        adapters -= max(((_HALF + mask) * w for w in size.adapted_widths[:1]), default=0)
         return attention + 4 * size.width + adapters, mlp + _HALF * size.width * (count - 1)
     norm = (2 if plain else 4) * size.width
     if size.is_gated:
         mlp += _HALF * size.mlp_out
     return attention + norm + adapters, mlp + norm * (count - 1)
+
+
+def _adapter_bytes(size: NetworkSize, policy: Policy) -> int:
+    """What a block's adapters save a token beside what the rest of it saves."""
+    each = _HALF + (1 if policy.dropout else 0)
+    if not policy.compiled:
+        return sum(each * width for width in size.adapted_widths)
+    total = 0
+    for width in size.adapted_widths[1:]:
+        if policy.dropout and width < LEAST_WIDTH:
+            total += each * width
+        elif width == size.mlp_out != size.width:  # other inputs are saved by norms and attention
+            total += _HALF * width
+    return total
 
 
 def predict_training(size: NetworkSize, row: Row, policy: Policy) -> Moment:
@@ -197,9 +212,9 @@ def _weight(size: NetworkSize) -> int:
 
 
 def _head_bytes(size: NetworkSize, labelled: int) -> int:
-    """A chunk's logits and their gradient, and the states and gradients of all labelled tokens."""
+    """A chunk's logits, and the states and gradients of all labelled tokens."""
     chunk = min(labelled, _HEAD_CHUNK)
-    return 2 * _HALF * chunk * size.vocabulary + 3 * _HALF * size.width * labelled
+    return _HALF * chunk * size.vocabulary + 3 * _HALF * size.width * labelled
 
 
 def _gradient_bytes(size: NetworkSize, tokens: int, ends: int) -> int:
