@@ -6,6 +6,9 @@
 Every run sees the same examples in the same order with the same LoRA weights at its start, but
 `packed-again`, whose LoRA weights and dropout come from another seed: its distance from `packed` is
 what chance does. Writes the curves, their distances and a picture.
+
+With `--runs` just some of them, so that several can run at once; `--curves` then takes the files
+that those wrote, and compares.
 """
 
 from __future__ import annotations
@@ -116,16 +119,10 @@ def draw(curves: dict[str, list[float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    """Runs them all and writes the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--learning_rate", type=float, default=4e-4)
-    parser.add_argument("--output", type=Path, default=Path("loss_curves.json"))
-    args = parser.parse_args()
+def measure(
+    args: argparse.Namespace, curves: dict[str, list[float]], results: dict[str, Any]
+) -> None:
+    """Adds the curve and the seconds of each run that is asked for."""
     tokenizer = load_tokenizer(args.model)
     examples = load_examples(args.train)
     random.Random(0).shuffle(examples)
@@ -135,20 +132,41 @@ def main() -> None:
     size = args.batch_size
     places = [(size * step) % (len(encoded) - size) for step in range(args.steps)]
     batches = [encoded[place : place + size] for place in places]
-    curves: dict[str, list[float]] = {}
-    results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "steps": args.steps}
-    for name, options in RUNS.items():
+    results["gpu"] = torch.cuda.get_device_name()
+    for name in args.runs:
         started = time.perf_counter()
         curves[name] = train(
-            args.model, batches, tokenizer, learning_rate=args.learning_rate, **options
+            args.model, batches, tokenizer, learning_rate=args.learning_rate, **RUNS[name]
         )
         results[name] = {"seconds": time.perf_counter() - started}
-        if name != "packed" and "packed" in curves:
-            results[name] |= compare(curves[name], curves["packed"])
-        if name == "packed":
-            results["padded"] |= compare(curves["padded"], curves["packed"])
         print(name, results[name], [round(v, 4) for v in smooth(curves[name])], flush=True)
         args.output.write_text(json.dumps(results | {"curves": curves}, indent=1), "utf-8")
+
+
+def main() -> None:
+    """Runs them all and writes the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--learning_rate", type=float, default=4e-4)
+    parser.add_argument("--runs", nargs="*", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--curves", nargs="*", type=Path, default=[], help="of other runs")
+    parser.add_argument("--output", type=Path, default=Path("loss_curves.json"))
+    args = parser.parse_args()
+    results: dict[str, Any] = {"steps": args.steps}
+    curves: dict[str, list[float]] = {}
+    for path in args.curves:
+        written = json.loads(path.read_text("utf-8"))
+        curves |= written.pop("curves")
+        results |= written
+    if args.runs:
+        measure(args, curves, results)
+    for name in [name for name in curves if name != "packed" and "packed" in curves]:
+        results[name] |= compare(curves[name], curves["packed"])
+        print(name, results[name], flush=True)
+    args.output.write_text(json.dumps(results | {"curves": curves}, indent=1), "utf-8")
     draw(curves, args.output.with_suffix(".png"))
 
 
