@@ -63,6 +63,7 @@ def build_training_arguments(settings: TrainingSettings, *, num_examples: int) -
         use_cpu=not on_gpu,
         logging_steps=settings.logging_steps,
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # `GuardedTrainer` has its own, which does not wait
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=settings.keep_checkpoints,

@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from tripletune.errors import ResourceError
 from tripletune.training.faults import is_out_of_memory, num_examples_in, split_batch
+from tripletune.training.module_visits import leave_out_visits
 
 __all__ = ["MAX_BAD_STEPS", "GuardedTrainer"]
 
@@ -45,7 +46,9 @@ class GuardedTrainer(Trainer):
         self._done_in_window = 0
         self._bad_steps_in_a_row = 0
         self._loss_was_bad = False
-        self._trainable: list[Tensor] | None = None
+        self._norm: Tensor | None = None
+        self._trainable = [p for p in self.model.parameters() if p.requires_grad]
+        leave_out_visits(self.model, self._trainable)
         self.skipped_steps = 0
         """Steps that changed nothing because their gradients were not finite."""
         self.num_pieces = 1
@@ -74,8 +77,21 @@ class GuardedTrainer(Trainer):
         if loss is None:
             loss = self._repeat_in_pieces(reason, model, inputs, *args, **kwargs)
         self._done_in_window += 1
-        self._loss_was_bad |= not bool(torch.isfinite(loss))
-        return loss
+        if self._is_scaled:
+            self._loss_was_bad |= not bool(torch.isfinite(loss))
+        # The Trainer's own filter waits for the GPU; what it logs for a loss is the same.
+        mean = self._tr_loss / (1 + self.state.global_step - self._globalstep_last_logged)
+        return torch.where(torch.isfinite(loss), loss, mean)
+
+    @property
+    def _is_scaled(self) -> bool:
+        """Whether losses are scaled, as in fp16: an overflow is ordinary then."""
+        return getattr(self.accelerator, "scaler", None) is not None
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = self.accelerator.clip_grad_norm_(self._trainable, self.args.max_grad_norm)
+        self._norm = norm
+        return norm
 
     def _step_in_pieces(
         self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -124,18 +140,17 @@ class GuardedTrainer(Trainer):
         Raises:
             ResourceError: `MAX_BAD_STEPS` steps in a row were so.
         """
-        if self._trainable is None:  # to visit every module at every step takes milliseconds
-            self._trainable = [p for p in self.model.parameters() if p.requires_grad]
-        gradients = [p.grad for p in self._trainable if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
-        # Under a loss scaler overflow is ordinary, and the scaler itself skips the step.
-        scaled = getattr(self.accelerator, "scaler", None) is not None
-        bad = self._loss_was_bad if scaled else not bool(torch.isfinite(norm))
+        norm, self._norm = self._norm, None
+        if norm is None:
+            gradients = [p.grad for p in self._trainable if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+        # The scaler itself skips a step with an overflow.
+        bad = self._loss_was_bad if self._is_scaled else not bool(torch.isfinite(norm))
         self._loss_was_bad = False
         if not bad:
             self._bad_steps_in_a_row = 0
             return
-        if not scaled:
+        if not self._is_scaled:
             self.model.zero_grad(set_to_none=True)
         self.skipped_steps += 1
         self._bad_steps_in_a_row += 1
