@@ -198,7 +198,7 @@ def measure_extract(bench: Bench) -> None:
     """A file of sentences with one worker and with one a GPU."""
     adapter = bench.args.work / "one"
     lines = (bench.args.work / "train_triplet.jsonl").read_text("utf-8").splitlines()
-    rates, outputs = {}, {}
+    rates, outputs, times = {}, {}, {}
     for workers in (1, bench.num_gpus):
         seconds = []
         for size in bench.args.sentences:
@@ -215,6 +215,7 @@ def measure_extract(bench: Bench) -> None:
             outputs[workers] = target.read_bytes()
         few, many = bench.args.sentences
         rates[workers] = (many - few) / max(seconds[1] - seconds[0], 1e-9)
+        times[workers] = seconds
     bench.note(
         "extract",
         {
@@ -222,6 +223,7 @@ def measure_extract(bench: Bench) -> None:
             "sentences_per_second": rates[bench.num_gpus],
             "speedup": rates[bench.num_gpus] / rates[1],
             "same_bytes": outputs[1] == outputs[bench.num_gpus],
+            "seconds": times,
         },
     )
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers.cache_utils import DynamicCache, StaticCache
@@ -9,8 +11,10 @@ from tripletune.models.causal_mask import (
     build_block_mask,
     build_causal_mask,
     convert_explicit_mask,
+    give_runs_to_layers,
 )
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
+from tripletune.models.packed_attention import find_seen_runs
 
 EMBEDS = torch.zeros(2, 3, 4)
 CAUSAL = [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
@@ -112,3 +116,27 @@ def test_explicit_additive_mask_gets_the_dtype_of_the_queries():
 def test_additive_mask_with_flex_attention_is_refused():
     with pytest.raises(DataError, match=r"torch\.float32 of four dimensions; flex_attention"):
         convert_explicit_mask(torch.zeros(1, 1, 2, 2), "flex_attention", torch.float32)
+
+
+def test_layers_of_a_window_get_runs_that_are_limited_already():
+    runs = find_seen_runs(torch.zeros(1, 5, dtype=torch.long))
+    config = SimpleNamespace(
+        model_type="qwen3", layer_types=["full_attention", "sliding_attention"], sliding_window=2
+    )
+    masks = give_runs_to_layers(config, runs)
+    assert torch.equal(masks["full_attention"], runs[:, None])
+    assert masks["sliding_attention"].shape == (1, 1, 1, 4, 5)
+    assert masks["sliding_attention"][0, 0, 0, 0].tolist() == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "llama"},
+        {"model_type": "mistral", "layer_types": ["sliding_attention"]},
+        {"model_type": "qwen3", "layer_types": ["full_attention"]},
+    ],
+)
+def test_layers_that_are_all_alike_get_the_runs_as_they_are(fields):
+    runs = find_seen_runs(torch.zeros(1, 5, dtype=torch.long))
+    assert give_runs_to_layers(SimpleNamespace(**fields), runs) is runs

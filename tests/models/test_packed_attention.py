@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tripletune.models.packed_attention import attend_packed, attend_runs, find_seen_runs
+from tripletune.models.packed_attention import (
+    attend_packed,
+    attend_runs,
+    find_seen_runs,
+    limit_runs,
+)
 
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=5)
 
@@ -44,6 +49,22 @@ def test_runs_are_int32_of_four_rows() -> None:
     runs = find_seen_runs(torch.tensor([[0, 0, 0, 1, 1]]), torch.tensor([[1, 1, 0, 1, 0]]).bool())
     expected = [[0, 0, 0, 3, 3], [1, 1, 2, 3, 4], [0, 0, 2, 3, 4], [2, 2, 2, 4, 4]]
     assert torch.equal(runs, torch.tensor([[expected]], dtype=torch.int32))
+
+
+@given(DOCUMENTS.filter(lambda documents: any(map(sum, documents))), st.integers(1, 9))
+def test_limited_runs_stand_for_the_mask_of_a_window(
+    documents: list[tuple[int, int]], window: int
+) -> None:
+    document_ids, is_context = lay_out(documents)
+    runs = limit_runs(find_seen_runs(document_ids, is_context), window)
+    assert runs.dtype == torch.int32
+    first_key, last_key, first_query, last_query = runs[:, 0].unbind(1)
+    index = torch.arange(document_ids.shape[1])
+    seen = allowed_pairs(document_ids, is_context) & (index > index[:, None] - window)
+    as_query = (index >= first_key[:, :, None]) & (index <= last_key[:, :, None])
+    as_key = (index[:, None] >= first_query[:, None]) & (index[:, None] <= last_query[:, None])
+    assert torch.equal(as_query, seen)
+    assert torch.equal(as_key, seen)
 
 
 def test_boolean_mask_goes_to_sdpa() -> None:

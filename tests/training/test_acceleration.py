@@ -4,12 +4,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.extraction.builders import build_mistral, build_qwen3, build_sliding
+from tripletune.models import packed_attention
 from tripletune.models.packed_attention import PACKED_ATTENTION, register_packed_attention
+from tripletune.training import acceleration
 from tripletune.training.acceleration import (
     evaluation_as_it_is,
     plain_attention,
     switch_attention,
 )
+from tripletune.training.fast_layers import compile_blocks
 
 SIZES = {
     "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -67,6 +71,46 @@ def test_evaluation_compiles_nothing_but_flex_attention(attention: str, num_grap
     with evaluation_as_it_is(Adapted(model)):
         assert add_one(torch.ones(2)).tolist() == [2.0, 2.0]
     assert len(graphs) == num_graphs
+
+
+def attend_plainly(query, key, value, runs, *, scaling):
+    """What `attend_runs` does on a GPU, written out."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    place = torch.arange(query.shape[2])
+    seen = (place >= runs[:, 0, :, None]) & (place <= runs[:, 1, :, None])  # (B, S, S)
+    scores = query @ key.transpose(2, 3) * scaling
+    weights = scores.masked_fill(~seen[:, None], float("-inf")).softmax(dim=-1)
+    return (weights @ value).transpose(1, 2)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+@pytest.mark.parametrize("build", [build_sliding, build_qwen3, build_mistral])
+def test_layers_with_and_without_a_window_compile_to_one_graph(build, monkeypatch):
+    monkeypatch.setattr(packed_attention, "attend_runs", attend_plainly)
+    monkeypatch.setattr(acceleration, "has_packed_attention", lambda: True)
+    model = type(build())(build().config.__class__(**build().config.to_dict() | {"head_dim": 16}))
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    ids = torch.randint(0, 40, (1, 29))
+    alone = [model(input_ids=part, use_cache=False).logits for part in ids.split([9, 20], dim=1)]
+    compile_with = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda forward, **kwargs: compile_with(forward, backend=count, **kwargs)
+    )
+    assert switch_attention(model) == "packed attention"
+    # Otherwise the first block differs: its input has no gradient.
+    model.enable_input_require_grads()
+    compile_blocks(model)
+    positions = torch.tensor([[*range(9), *range(20)]])
+    together = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(together, torch.cat(alone, dim=1))
+    torch._dynamo.reset()
+    assert len(graphs) == 1
 
 
 @pytest.mark.gpu

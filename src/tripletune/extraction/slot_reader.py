@@ -28,8 +28,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 from tripletune.extraction.choice import copy_to_device
-from tripletune.models.bidirectional_prompt import TAKE_READY_MASKS
-from tripletune.models.causal_mask import convert_explicit_mask
+from tripletune.models.causal_mask import TAKE_READY_MASKS, convert_explicit_mask
 from tripletune.models.current_device import on_device_of
 
 __all__ = ["SlotReader", "count_slots", "round_places", "supports_slots"]

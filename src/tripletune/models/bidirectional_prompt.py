@@ -19,18 +19,19 @@ from torch import Tensor
 
 from tripletune.errors import ConfigError
 from tripletune.models.attention_mask import build_prefix_mask
-from tripletune.models.causal_mask import number_documents
+from tripletune.models.causal_mask import (
+    TAKE_READY_MASKS,
+    give_runs_to_layers,
+    number_documents,
+)
 from tripletune.models.configuration_chatglm import ChatGLMConfig
+from tripletune.models.packed_attention import is_packed
 
 __all__ = [
-    "TAKE_READY_MASKS",
     "build_prompt_mask",
     "read_prompts_both_ways",
     "reads_one_way",
 ]
-
-TAKE_READY_MASKS = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen3"})
-"""Models whose forward pass takes the masks of full and sliding layers as a dictionary."""
 
 
 def reads_one_way(config: Any, num_tokens: int) -> bool:
@@ -131,8 +132,9 @@ def build_prompt_mask(
     )
     mask = build()
     window = _find_window(config)
-    by_mask = not isinstance(mask, Tensor) or mask.dtype != torch.int32  # else by the attention
-    if window is None or window >= length or not by_mask:
+    if isinstance(mask, Tensor) and is_packed(mask):
+        return give_runs_to_layers(config, mask)
+    if window is None or window >= length:
         return mask
     return {"full_attention": mask, "sliding_attention": build(window=window)}
 

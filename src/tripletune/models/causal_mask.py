@@ -17,14 +17,24 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from tripletune.errors import DataError
-from tripletune.models.packed_attention import PACKED_ATTENTION, find_seen_runs, is_packed
+from tripletune.models.packed_attention import (
+    PACKED_ATTENTION,
+    find_seen_runs,
+    is_packed,
+    limit_runs,
+)
 
 __all__ = [
+    "TAKE_READY_MASKS",
     "build_block_mask",
     "build_causal_mask",
     "convert_explicit_mask",
+    "give_runs_to_layers",
     "number_documents",
 ]
+
+TAKE_READY_MASKS = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen3"})
+"""Models whose forward pass takes the masks of full and sliding layers as a dictionary."""
 
 
 def build_causal_mask(
@@ -152,3 +162,23 @@ def convert_explicit_mask(mask: Tensor, implementation: str, dtype: torch.dtype)
         return mask
     lowest = torch.finfo(dtype).min
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, lowest)
+
+
+def give_runs_to_layers(config: Any, runs: Tensor) -> Any:
+    """A packed mask in the form that a network from `transformers` takes.
+
+    Args:
+        config: Of the network.
+        runs: (B, 1, 4, S) int32 from `find_seen_runs`.
+
+    Returns:
+        The runs; for a network of `TAKE_READY_MASKS` with sliding layers, those of each kind of
+        layer, (B, 1, 1, 4, S): the window is in the mask, and its layers are all alike.
+    """
+    kinds = getattr(config, "layer_types", None) or ()
+    if config.model_type not in TAKE_READY_MASKS or "sliding_attention" not in kinds:
+        return runs
+    return {
+        "full_attention": runs.unsqueeze(1),
+        "sliding_attention": limit_runs(runs, config.sliding_window).unsqueeze(1),
+    }

@@ -31,6 +31,7 @@ __all__ = [
     "find_seen_runs",
     "has_packed_attention",
     "is_packed",
+    "limit_runs",
     "register_packed_attention",
 ]
 
@@ -70,6 +71,23 @@ def find_seen_runs(document_ids: Tensor, is_context: Tensor | None = None) -> Te
     return torch.stack([start, last_key, first_query, end], dim=1).int().unsqueeze(1).contiguous()
 
 
+def limit_runs(runs: Tensor, window: int) -> Tensor:
+    """Runs of queries that see no more than `window` keys back, themselves included.
+
+    Args:
+        runs: (B, 1, 4, S) int32 from `find_seen_runs`.
+        window: From 1.
+
+    Returns:
+        The same shape and dtype.
+    """
+    index = torch.arange(runs.shape[-1], device=runs.device, dtype=runs.dtype)
+    first_key, last_key, first_query, last_query = runs.unbind(-2)
+    first_key = torch.maximum(first_key, index - (window - 1))
+    last_query = torch.minimum(last_query, index + (window - 1))
+    return torch.stack([first_key, last_key, first_query, last_query], dim=-2)
+
+
 def is_packed(attention_mask: Any) -> bool:
     """Whether a mask is of the kind that `find_seen_runs` makes."""
     return isinstance(attention_mask, Tensor) and attention_mask.dtype == torch.int32
@@ -102,9 +120,12 @@ def attend_packed(
         query: (B, H, S, D).
         key: (B, G, S, D).
         value: Likewise.
-        attention_mask: (B, 1, 4, S) int32 from `find_seen_runs`, or what `sdpa` takes.
+        attention_mask: (B, 1, 4, S) int32 from `find_seen_runs`; or (B, 1, 1, 4, S), to which the
+            layer's window has been applied, so that all layers compile to the same; or what `sdpa`
+            takes.
         scaling: None: the inverse square root of D.
         sliding_window: How many keys, itself included, a query of a causal document sees at most.
+            With five dimensions it is never looked at.
         **kwargs: For `sdpa`.
 
     Returns:
@@ -117,12 +138,10 @@ def attend_packed(
             scaling=scaling, sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
         return output
-    runs = attention_mask.squeeze(1)
-    if sliding_window is not None and sliding_window < runs.shape[-1]:
-        index = torch.arange(runs.shape[-1], device=runs.device, dtype=runs.dtype)
-        first_key = torch.maximum(runs[:, 0], index - (sliding_window - 1))
-        last_query = torch.minimum(runs[:, 3], index + (sliding_window - 1))
-        runs = torch.stack([first_key, runs[:, 1], runs[:, 2], last_query], dim=1)
+    is_limited = attention_mask.dim() == 5
+    if not is_limited and sliding_window is not None and sliding_window < attention_mask.shape[-1]:
+        attention_mask = limit_runs(attention_mask, sliding_window)
+    runs = attention_mask.flatten(0, -3)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return attend_runs(query, key, value, runs, scaling=scaling), None
 

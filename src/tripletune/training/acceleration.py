@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tripletune.models.causal_mask import number_documents
+from tripletune.models.causal_mask import give_runs_to_layers, number_documents
 from tripletune.models.packed_attention import (
     PACKED_ATTENTION,
     find_seen_runs,
@@ -140,7 +140,8 @@ def _describe_documents(
     positions = kwargs.get("position_ids")
     alone = kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None
     if alone and positions is not None and decoder.config._attn_implementation == PACKED_ATTENTION:
-        kwargs["attention_mask"] = find_seen_runs(number_documents(positions))
+        runs = find_seen_runs(number_documents(positions))
+        kwargs["attention_mask"] = give_runs_to_layers(decoder.config, runs)
     return args, kwargs
 
 
