@@ -76,7 +76,7 @@ def test_scaled_product_equals_its_formula():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize(("columns", "rank"), [(12288, 8), (96, 4), (200, 33)])
+@pytest.mark.parametrize(("columns", "rank"), [(12288, 8), (4200, 33), (96, 4)])
 def test_low_rank_kernel_equals_the_product(columns, rank):
     torch.manual_seed(0)
     inputs = [

@@ -29,6 +29,8 @@ except ImportError:  # no CUDA build of torch: plain products instead
 __all__ = ["add_low_rank", "add_scaled_product", "hashed_dropout"]
 
 _LARGEST_RANK = 128
+_WIDE = 4096
+"""Features from which on a pass over them costs more than to start a kernel of one's own."""
 
 
 def hashed_dropout(x: Tensor, probability: float) -> Tensor:
@@ -57,7 +59,7 @@ def hashed_dropout(x: Tensor, probability: float) -> Tensor:
 
 
 def add_low_rank(frozen: Tensor, inner: Tensor, up: Tensor) -> Tensor:
-    """`frozen + inner @ up.T`, on CUDA in one pass.
+    """`frozen + inner @ up.T`, on CUDA in one pass where it is wide.
 
     Args:
         frozen: (..., F).
@@ -66,6 +68,8 @@ def add_low_rank(frozen: Tensor, inner: Tensor, up: Tensor) -> Tensor:
     """
     if triton is None or not frozen.is_cuda or up.shape[1] > _LARGEST_RANK:
         return frozen + inner @ up.T
+    if up.shape[0] < _WIDE:
+        return add_scaled_product(frozen, inner, up, 1.0)
     added: Tensor = torch.ops.tripletune.add_low_rank(frozen, inner, up)
     return added
 
