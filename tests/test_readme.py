@@ -70,6 +70,7 @@ def test_readme_names_only_flags_that_exist(readme):
         "fsdp_steps",
         "gigabytes",
         "held_out",
+        "sentences",
         "kills",
         "model",
         "repeats",
