@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tripletune.errors import ModelError
 from tripletune.models.packed_attention import (
     attend_packed,
     attend_runs,
@@ -65,6 +66,14 @@ def test_limited_runs_stand_for_the_mask_of_a_window(
     as_key = (index[:, None] >= first_query[:, None]) & (index[:, None] <= last_query[:, None])
     assert torch.equal(as_query, seen)
     assert torch.equal(as_key, seen)
+
+
+@pytest.mark.parametrize("asked", [{"softcap": 50.0}, {"s_aux": 1}, {"dropout": 0.1}])
+def test_what_the_kernels_do_not_compute_is_refused(asked: dict[str, float]) -> None:
+    runs = find_seen_runs(torch.zeros(1, 5, dtype=torch.long))
+    query = torch.zeros(1, 2, 5, 16)
+    with pytest.raises(ModelError, match=rf"Module asks for {next(iter(asked))}=.*flex_attention"):
+        attend_packed(nn.Module(), query, query, query, runs, **asked)
 
 
 def test_boolean_mask_goes_to_sdpa() -> None:

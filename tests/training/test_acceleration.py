@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.extraction.builders import build_mistral, build_qwen3, build_sliding
 from tripletune.models import packed_attention
@@ -41,6 +41,17 @@ def test_without_triton_what_is_not_compiled_keeps_sdpa():
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
     assert switch_attention(model, compiled=False) == "sdpa"
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("capped", [None, 50.0])
+def test_capped_scores_are_left_to_flex_attention_and_generation_to_eager(capped, monkeypatch):
+    monkeypatch.setattr(acceleration, "has_packed_attention", lambda: True)
+    config = Gemma2Config(**SIZES, attn_logit_softcapping=capped)
+    model = Gemma2ForCausalLM(config)
+    expected = "flex attention" if capped else "packed attention"
+    assert switch_attention(model) == expected
+    with plain_attention(Adapted(model)):
+        assert model.config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize("before", ["flex_attention", PACKED_ATTENTION])

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tripletune.errors import ModelError
+
 try:
     import triton
     import triton.language as tl
@@ -130,6 +132,9 @@ def attend_packed(
 
     Returns:
         (B, S, H, D), and None in place of the probabilities.
+
+    Raises:
+        ModelError: the layer caps its scores, has sinks or drops weights.
     """
     if attention_mask is None or not is_packed(attention_mask):
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -138,6 +143,13 @@ def attend_packed(
             scaling=scaling, sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
         return output
+    for name in ("softcap", "s_aux", "dropout"):
+        asked = kwargs.get(name)
+        if asked is not None and not (name == "dropout" and asked == 0.0):
+            raise ModelError(
+                f"attention: {type(module).__name__} asks for {name}={asked!r}, which packed "
+                "attention does not compute; set_attn_implementation('flex_attention')"
+            )
     is_limited = attention_mask.dim() == 5
     if not is_limited and sliding_window is not None and sliding_window < attention_mask.shape[-1]:
         attention_mask = limit_runs(attention_mask, sliding_window)

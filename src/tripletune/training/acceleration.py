@@ -113,7 +113,7 @@ def switch_attention(base: Any, *, compiled: bool = True) -> str:
     width = int(getattr(base.config, "head_dim", 0) or 0) or (
         base.config.hidden_size // base.config.num_attention_heads
     )
-    if has_packed_attention() and width in (16, 32, 64, 128, 256):
+    if has_packed_attention() and width in (16, 32, 64, 128, 256) and _attends_plainly(base):
         register_packed_attention()
         base.set_attn_implementation(PACKED_ATTENTION)
         if not is_native(base):
@@ -126,6 +126,15 @@ def switch_attention(base: Any, *, compiled: bool = True) -> str:
         return "flex attention"
     logger.warning("%s 不支持 flex attention，使用 sdpa", type(base).__name__)
     return "sdpa"
+
+
+def _attends_plainly(base: Any) -> bool:
+    """Whether attention is the softmax of scores alone: not capped, without sinks or dropout."""
+    config = base.config
+    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
+    drops = bool(getattr(config, "attention_dropout", 0.0))
+    has_sinks = any(name.endswith(".sinks") for name, _ in base.named_parameters())
+    return not (is_capped or drops or has_sinks)
 
 
 def is_native(base: Any) -> bool:
@@ -147,11 +156,11 @@ def _describe_documents(
 
 @contextmanager
 def plain_attention(model: Any) -> Iterator[None]:
-    """Generation inside: attention as `sdpa`, nothing compiled; afterwards as before."""
+    """Generation inside: `sdpa` (`eager` where there is none), not compiled; then as before."""
     base = model.get_base_model()
     before = base.config._attn_implementation
     if before in SWITCHED:
-        base.set_attn_implementation("sdpa")
+        base.set_attn_implementation("sdpa" if base._supports_sdpa else "eager")
     try:
         with torch.compiler.set_stance("force_eager"):
             yield
