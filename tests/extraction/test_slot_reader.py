@@ -67,6 +67,28 @@ def test_slot_reader_takes_a_prompt_into_a_slot_that_was_used() -> None:
     torch.testing.assert_close(logits, torch.stack(expected[1:]), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_prompt_that_comes_several_times_is_read_once(name: str) -> None:
+    model = BUILDERS[name]()
+    once, twice = [5, 31, 32], [6, 7, 31, 32]
+    numbers_read = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: numbers_read.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    with torch.no_grad():
+        reader = SlotReader(model, num_slots=3, num_places=70, pad_token_id=3)
+        first = reader.read_prompts([2, 0, 1], [twice, once, twice])
+        assert numbers_read == [2]
+        reader.set_tokens([0, 1, 2], torch.tensor([8, 9, 10]))
+        logits = reader.step()
+        ahead = [model(input_ids=torch.tensor([row])).logits[0, -1] for row in (twice, once)]
+        rows = [[*once, 8], [*twice, 9], [*twice, 10]]
+        expected = [model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(first, torch.stack([ahead[0], ahead[1], ahead[0]]), **close)
+    torch.testing.assert_close(logits, torch.stack(expected), **close)
+
+
 def test_slot_reader_keeps_the_slots_that_are_named() -> None:
     model = build_chatglm()
     with torch.no_grad():

@@ -243,24 +243,32 @@ class SlotReader:
         return self._last_index[1]
 
     def read_prompts(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Puts prompts into slots; logits (B, V) of the first new token of each."""
+        """Puts prompts into slots; logits (B, V) of the first new token of each.
+
+        A prompt that comes several times is read once.
+        """
+        row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         reader = BatchReader(
             self._model,
-            prompts,
+            list(row_of),
             self._pad_token_id,
             bidirectional_prompt=self._bidirectional_prompt,
         )
         logits = reader.read_prompts()
+        rows: Any = slice(None)
+        if len(row_of) < len(prompts):
+            row_of_each = torch.tensor([row_of[tuple(prompt)] for prompt in prompts])
+            rows = copy_to_device(row_of_each, self._mask.device)
         index = self.index(slots)
         length = reader.mask.shape[1]
         self._mask[index] = 0
-        self._mask[index, :length] = reader.mask
-        self._positions[index] = reader.positions[..., -1:]
+        self._mask[index, :length] = reader.mask[rows]
+        self._positions[index] = reader.positions[rows][..., -1:]
         self._cache.places[index] = length - 1
         self._filled[list(slots)] = length
         for layer, read in zip(self._cache.layers, reader.cache.layers, strict=True):
-            layer.fill(index, read.keys, read.values, length)
-        return logits
+            layer.fill(index, read.keys[rows], read.values[rows], length)
+        return logits[rows]
 
     def set_tokens(self, slots: Sequence[int], tokens: Tensor) -> None:
         """Says what each slot reads next; tokens (B,) on the device, -1 for anything."""
