@@ -28,6 +28,7 @@ CHATGLM = NetworkSize(
     norms=(2, True),
     head_norms=False,
     adapted_widths=(4096,),
+    adapted_mlp_inputs=(),
     is_native=True,
     has_two_rows=True,
 )

@@ -34,6 +34,7 @@ SMALL = NetworkSize(
     norms=(2, True),
     head_norms=False,
     adapted_widths=(8,),
+    adapted_mlp_inputs=(),
     is_native=True,
     has_two_rows=False,
 )
@@ -71,13 +72,19 @@ def test_compiled_block_by_hand():
     assert saved_bytes(more, COMPILED)[0] == 48 + 8 + 32 + 3 * (8 + 32)
 
 
-def test_compiled_adapters_with_dropout_inside_save_what_nothing_else_does():
+def test_compiled_adapters_with_dropout_inside_save_the_inputs_of_the_mlp_once():
     wide = replace(
-        SMALL, width=4096, query_width=4096, mlp_out=16384, adapted_widths=(4096, 4096, 16384)
+        SMALL,
+        width=4096,
+        query_width=4096,
+        mlp_out=16384,
+        adapted_widths=(4096, 4096, 4096, 4096, 16384),
+        adapted_mlp_inputs=(4096, 16384),
     )
-    alone = replace(wide, adapted_widths=(4096,))
-    extra = saved_bytes(wide, COMPILED)[0] - saved_bytes(alone, COMPILED)[0]
-    assert extra == 2 * 16384
+    attention = replace(wide, adapted_widths=(4096, 4096), adapted_mlp_inputs=())
+    for policy in (COMPILED, replace(COMPILED, dropout=False)):
+        extra = saved_bytes(wide, policy)[0] - saved_bytes(attention, policy)[0]
+        assert extra == 2 * 4096 + 2 * 16384
 
 
 def test_gated_block_with_norms_in_fp32_by_hand():

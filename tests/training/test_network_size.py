@@ -108,6 +108,7 @@ def test_model_of_transformers_is_described_too(tmp_path):
         norms=(2, False),
         head_norms=True,
         adapted_widths=widths,
+        adapted_mlp_inputs=(32, 48),
         is_native=False,
         has_two_rows=False,
     )

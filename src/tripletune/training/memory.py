@@ -10,8 +10,8 @@ keys, M the MLP's first product, D its last product's input):
 | norms | 2 E each; RMS norms 4 E (fp32) | 2 E each, and 2 E for the stream |
 | an adapted layer of input I | 2 I, and I for the dropout mask | the same; nothing for the first |
 
-Compiled, with the dropout inside the product (from `LEAST_WIDTH`) or none, adapters save nothing
-but 2 D of the MLP's last layer: their other inputs are saved anyway.
+Compiled, with the dropout inside the product (from `LEAST_WIDTH`) or none, adapters save only their
+inputs in the MLP, each once: those in attention are saved anyway.
 
 A checkpointed block saves its input alone, 2 E. Frozen weights are dequantised for each product and
 never saved. Beside what is saved lives one of: a chunk of logits, which its gradient takes the
@@ -129,13 +129,12 @@ def _adapter_bytes(size: NetworkSize, policy: Policy) -> int:
     each = _HALF + (1 if policy.dropout else 0)
     if not policy.compiled:
         return sum(each * width for width in size.adapted_widths)
-    total = 0
-    for width in size.adapted_widths[1:]:
-        if policy.dropout and width < LEAST_WIDTH:
-            total += each * width
-        elif width == size.mlp_out != size.width:  # other inputs are saved by norms and attention
-            total += _HALF * width
-    return total
+    if policy.dropout:
+        apart = sum(each * width for width in size.adapted_widths[1:] if width < LEAST_WIDTH)
+        inside = [width for width in size.adapted_mlp_inputs if width >= LEAST_WIDTH]
+    else:
+        apart, inside = 0, list(size.adapted_mlp_inputs)
+    return apart + _HALF * sum(inside)
 
 
 def predict_training(size: NetworkSize, row: Row, policy: Policy) -> Moment:

@@ -34,6 +34,7 @@ class NetworkSize:
             (LayerNorm) or in fp32 (RMS norms).
         head_norms: Whether queries and keys are normalised, too.
         adapted_widths: Input width of each adapted layer of a block.
+        adapted_mlp_inputs: Widths of the different inputs of adapted layers of its MLP.
         is_native: Whether it is one of this package's networks, whose last layer computes labelled
             tokens alone.
         has_two_rows: Whether positions have two rows (ChatGLM-6B).
@@ -54,6 +55,7 @@ class NetworkSize:
     norms: tuple[int, bool]
     head_norms: bool
     adapted_widths: tuple[int, ...]
+    adapted_mlp_inputs: tuple[int, ...]
     is_native: bool
     has_two_rows: bool
 
@@ -159,6 +161,9 @@ def describe_network(
         head_norms=_has_norms(block, head_width),
         adapted_widths=tuple(
             m.in_features for n, m in inside.items() if n.rpartition(".")[2] in targets
+        ),
+        adapted_mlp_inputs=tuple(
+            sorted({m.in_features for n, m in mlp.items() if n.rpartition(".")[2] in targets})
         ),
         is_native=type(model).__module__.startswith("tripletune."),
         has_two_rows=find_position_scheme(model) == "two_rows",
