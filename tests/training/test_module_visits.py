@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -41,3 +43,14 @@ def test_gradients_are_cleared_or_zeroed():
     assert not any(p.grad.any() for p in model[2].parameters())
     model.zero_grad()
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_copy_of_the_model_is_switched_and_cleared_by_itself():
+    model = make_model()
+    model(torch.ones(1, 2)).sum().backward()
+    copied = copy.deepcopy(model)
+    copied.eval()
+    copied.zero_grad()
+    assert (model.training, copied.training) == (True, False)
+    assert [p.grad is None for p in model[2].parameters()] == [False, False]
+    assert [p.grad is None for p in copied[2].parameters()] == [True, True]

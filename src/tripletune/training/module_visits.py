@@ -7,6 +7,7 @@ step's `train()` and `zero_grad()` takes longer than the GPU needs for a small n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MethodType
 from typing import Any
 
 from torch import Tensor
@@ -24,17 +25,19 @@ def leave_out_visits(model: Any, trainable: Sequence[Tensor]) -> None:
         model: A module; both become attributes of this one alone.
         trainable: Its parameters that get gradients.
     """
-    switch = type(model).train
+    # Bound methods, so that a copy of the model gets its own.
+    model._parameters_with_gradients = list(trainable)
+    model.train = MethodType(_train, model)
+    model.zero_grad = MethodType(_zero_grad, model)
 
-    def train(mode: bool = True) -> Any:
-        return model if model.training is mode else switch(model, mode)
 
-    def zero_grad(set_to_none: bool = True) -> None:
-        for parameter in trainable:
-            if set_to_none:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                parameter.grad.zero_()
+def _train(model: Any, mode: bool = True) -> Any:
+    return model if model.training is mode else type(model).train(model, mode)
 
-    model.train = train
-    model.zero_grad = zero_grad
+
+def _zero_grad(model: Any, set_to_none: bool = True) -> None:
+    for parameter in model._parameters_with_gradients:
+        if set_to_none:
+            parameter.grad = None
+        elif parameter.grad is not None:
+            parameter.grad.zero_()
