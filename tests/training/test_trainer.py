@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -191,6 +192,36 @@ def test_trainer_counts_the_real_tokens(build_model, tmp_path):
     trainer.train()
     assert trainer.state.num_input_tokens_seen == 2 * sum(len(example) for example in examples)
     assert trainer.train_seconds > 0
+
+
+def test_seconds_of_training_hold_batches_and_steps_but_no_evaluation(
+    build_model, tmp_path, monkeypatch
+):
+    model = build_model()
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("tripletune.training.trainer.time", clock)
+
+    def taking(seconds: float, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            now[0] += seconds
+            return function(*args, **kwargs)
+
+        return call
+
+    class OptimizerStep(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
+            now[0] += 100.0
+
+    monkeypatch.setattr(TripletTrainer, "compute_loss", taking(10.0, TripletTrainer.compute_loss))
+    trainer = build_trainer(
+        model, build_examples(model, 4), tmp_path, max_steps=2, per_device_train_batch_size=1,
+        gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=1,
+        collator=taking(1.0, PaddedCollator(PAD, "two_rows")), scorer=taking(1000.0, dict),
+    )  # fmt: skip
+    trainer.add_callback(OptimizerStep())
+    trainer.train()
+    assert trainer.train_seconds == 2 * (2 * 1.0 + 2 * 10.0 + 100.0)
 
 
 def test_trainer_changes_the_adapter_alone(build_model, tmp_path):

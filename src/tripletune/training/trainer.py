@@ -6,7 +6,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -70,7 +69,6 @@ class TripletTrainer(ResumableTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._clock: StartupClock | None = clock
         # PEFT hides the model's signature on some releases; ours and every causal model's loss
         # divides by num_items_in_batch when it is given.
         self.model_accepts_loss_kwargs = True
@@ -78,7 +76,7 @@ class TripletTrainer(ResumableTrainer):
         self._group_by_length = group_by_length
         self.rank_tokens = 0
         """Tokens that this process alone has learnt from since its start."""
-        self.add_callback(_TokenCounter(self))
+        self.add_callback(_StepCounter(self, clock))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -93,13 +91,15 @@ class TripletTrainer(ResumableTrainer):
     ) -> Tensor:
         """As the Trainer; also counts the real tokens for tokens/s."""
         self.rank_tokens += self._count_tokens(inputs)
-        started = time.perf_counter()
-        first = nullcontext() if self._clock is None else self._clock.measure("第一步")
-        self._clock = None
-        with first:
-            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
-        self.train_seconds += time.perf_counter() - started
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         return loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer; making the batches of a step counts as training."""
+        started = time.perf_counter()
+        samples = super().get_batch_samples(*args, **kwargs)
+        self.train_seconds += time.perf_counter() - started
+        return samples
 
     def _count_tokens(self, inputs: dict[str, Any]) -> int:
         if self.args.world_size > 1 and not bool((inputs["labels"] != -100).any()):
@@ -176,15 +176,29 @@ class TripletTrainer(ResumableTrainer):
         return float(outputs["loss"])
 
 
-class _TokenCounter(TrainerCallback):
-    """Adds the tokens of a step on all ranks to the state, before other callbacks show them."""
+class _StepCounter(TrainerCallback):
+    """Adds the tokens of a step on all ranks, and its seconds, before other callbacks show them.
 
-    def __init__(self, trainer: TripletTrainer) -> None:
+    A step waits for the GPU once, after its backward passes.
+    """
+
+    def __init__(self, trainer: TripletTrainer, clock: StartupClock | None) -> None:
         self._trainer = trainer
+        self._clock = clock
         self._num_counted = 0
+        self._begun = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called before the first micro-batch of a step."""
+        self._begun = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called once a step, on every rank."""
+        seconds = time.perf_counter() - self._begun
+        self._trainer.train_seconds += seconds
+        if self._clock is not None:
+            self._clock.parts["第一步"] = seconds
+            self._clock = None
         new = self._trainer.rank_tokens - self._num_counted
         self._num_counted += new
         state.num_input_tokens_seen += int(self._trainer.sum_over_ranks(torch.tensor(new)))
