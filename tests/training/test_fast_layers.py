@@ -8,6 +8,7 @@ from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.nf4 import dequantize_nf4
 from tripletune.training.adapters import add_lora
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
+from tripletune.training.recompute import checkpoint_blocks
 
 IDS = torch.tensor([[5, 6, 7, 31, 34, 9, 10, 11, 35]])
 LABELS = torch.tensor([[-100] * 5 + [9, 10, 11, 35]])
@@ -127,6 +128,35 @@ def test_blocks_are_compiled_once_for_rows_of_every_length(monkeypatch):
         counts.append(len(graphs))
     assert counts[0] > 0
     assert counts == [counts[0]] * 4
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+def test_blocks_are_checkpointed_around_what_is_compiled(monkeypatch):
+    operators, calls = set(), []
+
+    def note(graph, inputs):
+        operators.update(str(node.target) for node in graph.graph.nodes)
+
+        def run(*args):
+            calls.append(torch.is_grad_enabled())
+            return graph.forward(*args)
+
+        return run
+
+    model = make_model()
+    expected, gradients = loss_and_gradients(model.train())
+    compile_plainly = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **options: compile_plainly(f, backend=note, **options)
+    )
+    compile_blocks(model)
+    checkpoint_blocks(model, 2)
+    loss, recomputed = loss_and_gradients(model)
+    assert operators
+    assert not [name for name in operators if "checkpoint" in name or "rng" in name]
+    assert len(calls) == 4, "two blocks, computed twice"
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(recomputed, gradients)
 
 
 def test_weight_is_made_again_for_the_backward_pass_also_for_a_compiler(monkeypatch):

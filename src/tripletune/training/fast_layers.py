@@ -16,11 +16,13 @@ computed changes:
 from __future__ import annotations
 
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tripletune.models.nf4 import dequantize_nf4
 from tripletune.models.split_heads import LARGEST_RANK, LowRankSum
@@ -87,15 +89,37 @@ def compile_blocks(model: nn.Module, *, any_size: bool = False) -> int:
             the number of tokens is left open: the network's sizes are constants in the kernels,
             and no two sizes are taken for one because they happen to be equal once.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
     blocks = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
     for block in blocks:
-        # The class's __call__ does the checkpointing; what it checkpoints is compiled.
-        compiled = torch.compile(block.forward, dynamic=any_size)
-        block.forward = compiled if any_size else _leave_lengths_open(compiled)
+        compiled = torch.compile(_find_plain_forward(block), dynamic=any_size)
+        _put_in_place(block, compiled if any_size else _leave_lengths_open(compiled))
     return len(blocks)
+
+
+def _find_plain_forward(block: Any) -> Any:
+    """A block's forward pass without the checkpointing that newer `transformers` wrap it in."""
+    if "forward" in vars(block):
+        return block.forward
+    forward = type(block).forward
+    while getattr(forward, "__code__", None) and "checkpointing" in forward.__code__.co_name:
+        forward = forward.__wrapped__
+    return MethodType(forward, block)
+
+
+def _put_in_place(block: Any, compiled: Any) -> None:
+    """What is checkpointed is the compiled pass: inside it, random states would be kept as well."""
+    if "__call__" in vars(GradientCheckpointingLayer):  # older: checkpoints around `forward`
+        block.forward = compiled
+        return
+
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if block.gradient_checkpointing and block.training:
+            run = partial(compiled, **kwargs)
+            return block._gradient_checkpointing_func(run, hidden_states, *args)
+        return compiled(hidden_states, *args, **kwargs)
+
+    block.forward = forward
 
 
 def _leave_lengths_open(compiled: Any) -> Any:
