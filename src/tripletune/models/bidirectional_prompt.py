@@ -132,7 +132,7 @@ def build_prompt_mask(
     )
     mask = build()
     window = _find_window(config)
-    if isinstance(mask, Tensor) and is_packed(mask):
+    if is_packed(mask):
         return give_runs_to_layers(config, mask)
     if window is None or window >= length:
         return mask

@@ -16,11 +16,11 @@ try:
 except ImportError:  # no CUDA build of torch: plain products instead
     triton = None
 
-__all__ = ["find_low_rank_gradients"]
+__all__ = ["WIDE", "find_low_rank_gradients"]
 
+WIDE = 4096
+"""Features from which on one pass less over them saves more than a kernel of one's own costs."""
 _LARGEST_RANK = 32
-_WIDE = 4096
-"""Features from which on one pass saves more than its sums of parts cost."""
 
 
 def find_low_rank_gradients(gradient: Tensor, inner: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def find_low_rank_gradients(gradient: Tensor, inner: Tensor, up: Tensor) -> tupl
     Returns:
         (..., R) and (F, R), in the dtype of the gradient.
     """
-    is_wide = up.shape[0] >= _WIDE and up.shape[1] <= _LARGEST_RANK
+    is_wide = up.shape[0] >= WIDE and up.shape[1] <= _LARGEST_RANK
     if triton is None or not gradient.is_cuda or not is_wide:
         return gradient @ up, gradient.flatten(0, -2).T @ inner.flatten(0, -2)
     inner_grad, up_grad = torch.ops.tripletune.low_rank_gradients(gradient, inner, up)

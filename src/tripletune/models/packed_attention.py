@@ -11,7 +11,7 @@ Source: FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +90,7 @@ def limit_runs(runs: Tensor, window: int) -> Tensor:
     return torch.stack([first_key, last_key, first_query, last_query], dim=-2)
 
 
-def is_packed(attention_mask: Any) -> bool:
+def is_packed(attention_mask: Any) -> TypeGuard[Tensor]:
     """Whether a mask is of the kind that `find_seen_runs` makes."""
     return isinstance(attention_mask, Tensor) and attention_mask.dtype == torch.int32
 
@@ -136,7 +136,7 @@ def attend_packed(
     Raises:
         ModelError: the layer caps its scores, has sinks or drops weights.
     """
-    if attention_mask is None or not is_packed(attention_mask):
+    if not is_packed(attention_mask):
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         output: tuple[Tensor, None] = sdpa(
             module, query, key, value, attention_mask,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tripletune.models.low_rank import find_low_rank_gradients
+from tripletune.models.low_rank import WIDE, find_low_rank_gradients
 
 try:
     import triton
@@ -29,8 +29,6 @@ except ImportError:  # no CUDA build of torch: plain products instead
 __all__ = ["add_low_rank", "add_scaled_product", "hashed_dropout"]
 
 _LARGEST_RANK = 128
-_WIDE = 4096
-"""Features from which on a pass over them costs more than to start a kernel of one's own."""
 
 
 def hashed_dropout(x: Tensor, probability: float) -> Tensor:
@@ -68,7 +66,7 @@ def add_low_rank(frozen: Tensor, inner: Tensor, up: Tensor) -> Tensor:
     """
     if triton is None or not frozen.is_cuda or up.shape[1] > _LARGEST_RANK:
         return frozen + inner @ up.T
-    if up.shape[0] < _WIDE:
+    if up.shape[0] < WIDE:
         return add_scaled_product(frozen, inner, up, 1.0)
     added: Tensor = torch.ops.tripletune.add_low_rank(frozen, inner, up)
     return added
