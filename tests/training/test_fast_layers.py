@@ -14,7 +14,7 @@ IDS = torch.tensor([[5, 6, 7, 31, 34, 9, 10, 11, 35]])
 LABELS = torch.tensor([[-100] * 5 + [9, 10, 11, 35]])
 
 
-def make_model(*, dropout: float = 0.0):
+def make_model(*, dropout: float = 0.0, targets="all-linear"):
     """A PEFT model over an NF4 base, on the CPU, with LoRA weights that are not zero."""
     import bitsandbytes as bnb
 
@@ -37,7 +37,7 @@ def make_model(*, dropout: float = 0.0):
                 module.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
             ).to("cpu")
     model = add_lora(
-        model, rank=4, alpha=8, dropout=dropout, target_modules="all-linear", model_name="tiny"
+        model, rank=4, alpha=8, dropout=dropout, target_modules=targets, model_name="tiny"
     )
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -130,31 +130,87 @@ def test_blocks_are_compiled_once_for_rows_of_every_length(monkeypatch):
     assert counts == [counts[0]] * 4
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
-def test_blocks_are_checkpointed_around_what_is_compiled(monkeypatch):
-    operators, calls = set(), []
+@pytest.fixture
+def compiled_halves(monkeypatch):
+    """Compiles without a backend; gives the graphs of both passes, and the calls of the first."""
+    from functorch.compile import min_cut_rematerialization_partition
+    from torch._dynamo.backends.common import aot_autograd
 
-    def note(graph, inputs):
-        operators.update(str(node.target) for node in graph.graph.nodes)
+    halves = {"forward": [], "backward": [], "calls": []}
 
-        def run(*args):
-            calls.append(torch.is_grad_enabled())
-            return graph.forward(*args)
+    def note(half):
+        def take(graph, inputs):
+            halves[half].append([str(node.target) for node in graph.graph.nodes])
 
-        return run
+            def run(*args):
+                if half == "forward":
+                    halves["calls"].append(len(args))
+                return graph.forward(*args)
 
-    model = make_model()
-    expected, gradients = loss_and_gradients(model.train())
+            return run
+
+        return take
+
+    backend = aot_autograd(
+        fw_compiler=note("forward"), bw_compiler=note("backward"),
+        partition_fn=min_cut_rematerialization_partition,
+    )  # fmt: skip
     compile_plainly = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda f, **options: compile_plainly(f, backend=note, **options)
+        torch, "compile", lambda f, **options: compile_plainly(f, backend=backend, **options)
     )
+    return halves
+
+
+def count_products(graphs):
+    return [sum("aten.mm" in name or "aten.addmm" in name for name in graph) for graph in graphs]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+def test_compiled_blocks_compute_all_again_but_their_last_product(compiled_halves):
+    model = make_model(targets=["query_key_value"]).train()
+    speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False)
+    expected, gradients = loss_and_gradients(model)
     compile_blocks(model)
+    kept, _ = loss_and_gradients(model)
+    products = count_products(compiled_halves["backward"])
     checkpoint_blocks(model, 2)
     loss, recomputed = loss_and_gradients(model)
-    assert operators
-    assert not [name for name in operators if "checkpoint" in name or "rng" in name]
-    assert len(calls) == 4, "two blocks, computed twice"
+    more = count_products(compiled_halves["backward"][len(products) :])
+    # Four frozen products forward and two of LoRA; gradients need the results of all but the last.
+    assert more == [count + 5 for count in products]
+    torch.testing.assert_close([kept, loss], [expected, expected])
+    torch.testing.assert_close(recomputed, gradients)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+def test_compiled_blocks_drop_the_same_when_computed_again(compiled_halves):
+    model = make_model(dropout=0.5).train()
+    torch.manual_seed(3)
+    expected, gradients = loss_and_gradients(model)
+    compile_blocks(model)
+    checkpoint_blocks(model, 2)
+    torch.manual_seed(3)
+    loss, recomputed = loss_and_gradients(model)
+    assert len(compiled_halves["backward"]) == len(compiled_halves["calls"]) == 2
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(recomputed, gradients)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+def test_compiled_blocks_checkpointed_by_others_are_so_from_outside(compiled_halves):
+    model = make_model(targets=["query_key_value"]).train()
+    speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False)
+    expected, gradients = loss_and_gradients(model)
+    compile_blocks(model)
+    loss_and_gradients(model)
+    products = count_products(compiled_halves["backward"])
+    assert len(compiled_halves["calls"]) == 2
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    loss, recomputed = loss_and_gradients(model)
+    assert len(compiled_halves["calls"]) == 2 + 4, "two blocks, computed twice"
+    # The first block is compiled once more: its input has a gradient now.
+    assert count_products(compiled_halves["backward"]) == [*products, products[1]]
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(recomputed, gradients)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.training.plan_cases import CARD, CHATGLM
@@ -22,23 +24,34 @@ def test_typical_device_has_about_that_memory(memory, name):
 
 
 def test_training_time_by_hand():
-    # Large rows: 2 passes of 2 operations a parameter and token at 70 % of the rate, and 2 readings
+    # Large rows: 2 passes of 2 operations a parameter and token at 74 % of the rate, and 2 readings
     # of the weights for each of 10 micro-batches.
     seconds = estimate_training_seconds(
         CHATGLM, Policy(0, compiled=True), CARD, tokens=80_000, micro_batches=10
     )
     parameters = 5_637_144_576
-    products = 4 * parameters * 80_000 / (0.7 * 50e12)
+    products = 4 * parameters * 80_000 / (0.74 * 50e12)
     assert seconds == pytest.approx(products + 20 * 4.5 * parameters / 500e9)
 
 
-def test_computing_again_is_a_third_pass():
+def test_computing_again_is_two_thirds_of_a_pass():
     def time(depth):
         policy = Policy(depth, compiled=True)
         return estimate_training_seconds(CHATGLM, policy, CARD, tokens=8000, micro_batches=4)
 
+    # Of 12 E² a block, all but the MLP's last 4 E².
+    assert time(28) == pytest.approx((2 + 2 / 3) / 2 * time(0))
+    assert time(14) == pytest.approx((2 + 1 / 3) / 2 * time(0))
+
+
+def test_last_product_before_a_norm_is_computed_again():
+    size = replace(CHATGLM, norms=(4, False))
+
+    def time(depth):
+        policy = Policy(depth, compiled=True)
+        return estimate_training_seconds(size, policy, CARD, tokens=8000, micro_batches=4)
+
     assert time(28) == pytest.approx(1.5 * time(0))
-    assert time(14) == pytest.approx(1.25 * time(0))
 
 
 def test_few_tokens_cost_the_starting_of_kernels():
@@ -54,33 +67,32 @@ def test_few_tokens_cost_the_starting_of_kernels():
     assert compiled == pytest.approx(seconds / 2)
 
 
-@pytest.mark.parametrize(("row", "checkpointed", "rate"), [(8192, 0, 23_976), (4096, 28, 15_290)])
-def test_estimate_is_near_what_an_h200_measured(row, checkpointed, rate):
-    # benchmarks/train_throughput.py: packed, and packed-checkpointed, at 782 TFLOP/s.
-    h200 = DeviceSpeed("H200", 782e12, 4.8e12, measured=True)
-    seconds = estimate_training_seconds(
-        CHATGLM, Policy(checkpointed, compiled=True), h200, tokens=10 * row, micro_batches=10
-    )
-    assert 10 * row / seconds == pytest.approx(rate, rel=0.05)
-
-
 @pytest.mark.parametrize(
     ("row", "checkpointed", "compiled", "in_fp8", "rate"),
     [
-        (8192, 0, True, False, 23_755),
-        (8192, 0, False, False, 22_900),
-        (4096, 28, True, False, 15_270),
-        (8192, 0, True, True, 33_170),
+        (8192, 0, True, False, 24_236),
+        (4096, 28, True, False, 17_352),
+        (5248, 28, True, False, 17_726),
+        (8192, 0, True, True, 35_003),
     ],
 )
 def test_estimate_is_near_what_an_h100_measured(row, checkpointed, compiled, in_fp8, rate):
-    # benchmarks/train_throughput.py: packed, packed-uncompiled, packed-checkpointed, packed-fp8.
-    h100 = DeviceSpeed("H100", 788e12, 3.0e12, measured=True)
+    # benchmarks/train_throughput.py: packed, packed-checkpointed, its rows of 5,248, packed-fp8.
+    h100 = DeviceSpeed("H100", 778e12, 3.0e12, measured=True)
     policy = Policy(checkpointed, compiled=compiled)
     seconds = estimate_training_seconds(
         CHATGLM, policy, h100, tokens=10 * row, micro_batches=10, in_fp8=in_fp8
     )
-    assert 10 * row / seconds == pytest.approx(rate, rel=0.03)
+    assert 10 * row / seconds == pytest.approx(rate, rel=0.01)
+
+
+def test_estimate_of_what_is_not_compiled_is_near_what_an_h100_measured():
+    # benchmarks/train_throughput.py: packed-uncompiled, 2026-11-24.
+    h100 = DeviceSpeed("H100", 788e12, 3.0e12, measured=True)
+    seconds = estimate_training_seconds(
+        CHATGLM, Policy(0, compiled=False), h100, tokens=10 * 8192, micro_batches=10
+    )
+    assert 10 * 8192 / seconds == pytest.approx(22_900, rel=0.03)
 
 
 def test_generation_takes_a_reading_of_the_weights_a_token():

@@ -10,7 +10,7 @@ computed changes:
   attention may take a projection and its low-rank product apart (`forward_apart`) to add them up
   where it splits them;
 - each block is compiled, so that norms, residuals, rotary and GELU run as few kernels around the
-  matrix products.
+  matrix products; once with its activations saved and once with them computed again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tripletune.models.split_heads import LARGEST_RANK, LowRankSum
 from tripletune.training.dropped_product import can_drop_inside, project_dropped
 from tripletune.training.fp8 import Fp8Linear, find_weight_scale
 from tripletune.training.lora_product import add_low_rank, add_scaled_product, hashed_dropout
+from tripletune.training.recompute import recompute_inside, run_as_it_is
 
 __all__ = ["compile_blocks", "speed_up_linear_layers"]
 
@@ -83,17 +84,27 @@ def speed_up_linear_layers(
 def compile_blocks(model: nn.Module, *, any_size: bool = False) -> int:
     """Compiles each transformer block in place; returns how many.
 
+    A block whose `gradient_checkpointing` is on computes its activations again, whether that was
+    switched on before or is later.
+
     Args:
         model: Whose blocks take hidden states (B, S, E) first.
         any_size: Compile for tensors of any size, for masks that are no tensors. Otherwise only
             the number of tokens is left open: the network's sizes are constants in the kernels,
-            and no two sizes are taken for one because they happen to be equal once.
+            and no two sizes are taken for one because they happen to be equal once; and a block is
+            checkpointed inside what is compiled.
     """
     blocks = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
     for block in blocks:
-        compiled = torch.compile(_find_plain_forward(block), dynamic=any_size)
-        _put_in_place(block, compiled if any_size else _leave_lengths_open(compiled))
+        forward = _find_plain_forward(block)
+        kept = torch.compile(forward, dynamic=any_size)
+        if any_size:
+            _put_in_place(block, kept, None)
+            continue
+        recomputed = torch.compile(partial(recompute_inside, forward), dynamic=False)
+        _put_in_place(block, _leave_lengths_open(kept), _leave_lengths_open(recomputed))
+        block._gradient_checkpointing_func = run_as_it_is
     return len(blocks)
 
 
@@ -107,17 +118,18 @@ def _find_plain_forward(block: Any) -> Any:
     return MethodType(forward, block)
 
 
-def _put_in_place(block: Any, compiled: Any) -> None:
-    """What is checkpointed is the compiled pass: inside it, random states would be kept as well."""
-    if "__call__" in vars(GradientCheckpointingLayer):  # older: checkpoints around `forward`
-        block.forward = compiled
-        return
+def _put_in_place(block: Any, kept: Any, recomputed: Any) -> None:
+    """Has a block run one of two compiled passes; without the second, checkpointed from outside."""
+    is_outside = "__call__" in vars(GradientCheckpointingLayer)  # older `transformers`
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if block.gradient_checkpointing and block.training:
-            run = partial(compiled, **kwargs)
-            return block._gradient_checkpointing_func(run, hidden_states, *args)
-        return compiled(hidden_states, *args, **kwargs)
+            checkpoint = block._gradient_checkpointing_func
+            if checkpoint is run_as_it_is:
+                return recomputed(hidden_states, *args, **kwargs)
+            if not is_outside:
+                return checkpoint(partial(kept, **kwargs), hidden_states, *args)
+        return kept(hidden_states, *args, **kwargs)
 
     block.forward = forward
 
@@ -165,6 +177,7 @@ def _make_product(base: Any, dtype: torch.dtype, *, keep_weights: bool, in_fp8: 
     bias = None if base.bias is None else base.bias.data.to(dtype)
     if keep_weights:
         kept = dequantize_nf4(base.weight.data, state, dtype)
+        object.__setattr__(base, "kept_weight", kept)
         return lambda x: F.linear(x.to(dtype), kept, bias)
     packed = base.weight.data
     apply: Any = FrozenLinear.apply

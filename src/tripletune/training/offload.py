@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ActivationStore", "offload_activations"]
+__all__ = ["ActivationStore", "find_weights", "offload_activations"]
 
 _LEAST_BYTES = 2**22
 _IN_FLIGHT = 2
@@ -37,11 +37,16 @@ class ActivationStore:
     about the opposite order, so that each fetch also starts the one that will be asked for next.
 
     Args:
-        least_bytes: Smaller tensors, and parameters, stay where they are.
+        least_bytes: Smaller tensors stay where they are.
+        weights: Addresses of memory that stays, too: what a compiled block saves for its gradients
+            are also the weights that it multiplies with.
     """
 
-    def __init__(self, least_bytes: int = _LEAST_BYTES) -> None:
+    def __init__(
+        self, least_bytes: int = _LEAST_BYTES, weights: frozenset[int] = frozenset()
+    ) -> None:
         self._least_bytes = least_bytes
+        self._weights = weights
         self._parked: list[_Parked] = []
         # Tensors being copied, with the event that ends it; they live until the next but one.
         self._leaving: deque[tuple[Tensor, Any]] = deque()
@@ -59,9 +64,10 @@ class ActivationStore:
 
     def pack(self, tensor: Tensor) -> Tensor | int:
         """Starts a copy to the host; returns what `unpack` takes."""
-        is_parameter = isinstance(tensor, torch.nn.Parameter)
         small = tensor.nbytes < self._least_bytes
-        if self._stream is None or not tensor.is_cuda or is_parameter or small:
+        if self._stream is None or not tensor.is_cuda or small:
+            return tensor
+        if tensor.untyped_storage().data_ptr() in self._weights:
             return tensor
         host = self._take(tensor)
         current = torch.cuda.current_stream(tensor.device)
@@ -108,7 +114,7 @@ class ActivationStore:
 
 def offload_activations(base: Any) -> None:
     """Makes a network park what its forward pass saves; meant beside gradient checkpointing."""
-    store = ActivationStore()
+    store = ActivationStore(weights=find_weights(base))
     plain = base.forward
 
     @functools.wraps(plain)
@@ -120,3 +126,10 @@ def offload_activations(base: Any) -> None:
             return plain(*args, **kwargs)
 
     base.forward = forward
+
+
+def find_weights(base: Any) -> frozenset[int]:
+    """Where parameters lie, and the dequantised weights that fast layers keep."""
+    kept = (vars(module).get("kept_weight") for module in base.modules())
+    tensors = [*base.parameters(), *(weight for weight in kept if weight is not None)]
+    return frozenset(tensor.untyped_storage().data_ptr() for tensor in tensors)
