@@ -8,8 +8,8 @@
   tokens are divided;
 - `fsdp`: the same with `--fsdp`, and what each card then holds;
 - `resume`: the last checkpoint but one of all processes continued by one, and the other way round;
-- `extract`: sentences a second with `--workers` 1 and one a GPU (the time of a long file less that
-  of a short one, so that loading does not count), and whether the bytes are the same.
+- `extract`: sentences a second with `--workers` 1 and one a GPU, by how the output grows from a
+  tenth of its lines on, so that loading does not count; and whether the bytes are the same.
 
 NCCL's environment is left as it is found. Without a GPU two gloo processes stand in, so that the
 script can be tried with `--model embedded`; rates mean nothing then.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -34,6 +35,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("ddp", "fsdp", "resume", "extract")
+_WATCH_SECONDS = 0.1
 
 
 @dataclass
@@ -73,15 +75,22 @@ class Bench:
         command += ["--eval_steps", str(10 * steps), "--save_steps", str(self.args.save_steps)]
         command += ["--load_best_model_at_end", "false", "--keep_checkpoints", "100"]
         command += ["--packing", "true", *flags]
-        seconds = self.run(name, command, processes=processes)
+        seconds = self.run(name, command, processes=processes)[-1][0]
         record = json.loads((output_dir / "run.json").read_text("utf-8"))
         history = json.loads((output_dir / "training_history.json").read_text("utf-8"))
         record["losses"] = {r["step"]: r["loss"] for r in history if "loss" in r}
         record["wall_seconds"] = seconds
         return record
 
-    def run(self, name: str, command: Sequence[str], *, processes: int = 1) -> float:
-        """Seconds that a command of the project takes, as one process or under torchrun."""
+    def run(
+        self, name: str, command: Sequence[str], *, processes: int = 1, grows: Path | None = None
+    ) -> list[tuple[float, int]]:
+        """Runs a command of the project, as one process or under torchrun, and watches a file.
+
+        Returns:
+            Seconds since the start and lines of `grows`, whenever it has grown; at the end the
+            seconds of the whole command.
+        """
         start = [sys.executable]
         if processes > 1:
             start += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
@@ -89,14 +98,20 @@ class Bench:
         environment = {**os.environ, "TRIPLETUNE_NO_PROGRESS": "1"}
         if processes == 1 and not torch.cuda.is_available():
             environment["OMP_NUM_THREADS"] = "1"  # as torchrun gives each of its own
+        growth = [(0.0, 0)]
         begun = time.perf_counter()
         with log.open("w", encoding="utf-8") as stream:
-            done = subprocess.run(
+            running = subprocess.Popen(
                 [*start, *command], cwd=ROOT, stdout=stream, stderr=stream, env=environment
             )
-        if done.returncode:
-            sys.exit(f"{name} ended with {done.returncode}:\n{log.read_text('utf-8')[-3000:]}")
-        return time.perf_counter() - begun
+            while running.poll() is None:
+                time.sleep(_WATCH_SECONDS)
+                lines = grows.read_bytes().count(b"\n") if grows and grows.is_file() else 0
+                if lines > growth[-1][1]:
+                    growth.append((time.perf_counter() - begun, lines))
+        if running.returncode:
+            sys.exit(f"{name} ended with {running.returncode}:\n{log.read_text('utf-8')[-3000:]}")
+        return [*growth, (time.perf_counter() - begun, growth[-1][1])]
 
     def note(self, part: str, figures: dict[str, Any]) -> None:
         """Keeps and prints the figures of a part."""
@@ -194,28 +209,32 @@ def measure_resume(bench: Bench) -> None:
     bench.note("resume", figures)
 
 
+def find_rate(growth: Sequence[tuple[float, int]]) -> float:
+    """Lines a second once a tenth of them are there, until the last one is."""
+    most = growth[-1][1]
+    first, *_ = (moment for moment in growth if moment[1] >= most / 10)
+    last, *_ = (moment for moment in growth if moment[1] == most)
+    return (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else math.nan
+
+
 def measure_extract(bench: Bench) -> None:
     """A file of sentences with one worker and with one a GPU."""
     adapter = bench.args.work / "one"
     lines = (bench.args.work / "train_triplet.jsonl").read_text("utf-8").splitlines()
+    source = bench.args.work / "sentences.jsonl"
+    chosen = [lines[number % len(lines)] for number in range(bench.args.sentences)]
+    source.write_text("\n".join(chosen) + "\n", encoding="utf-8")
     rates, outputs, times = {}, {}, {}
     for workers in (1, bench.num_gpus):
-        seconds = []
-        for size in bench.args.sentences:
-            source = bench.args.work / f"in-{size}.jsonl"
-            chosen = [lines[number % len(lines)] for number in range(size)]
-            source.write_text("\n".join(chosen) + "\n", encoding="utf-8")
-            target = bench.args.work / f"out-{size}-{workers}.jsonl"
-            target.unlink(missing_ok=True)
-            command = ["-m", "tripletune", "extract", "--adapter", str(adapter)]
-            command += ["--input", str(source), "--output", str(target), "--weights", "bf16"]
-            command += ["--batch_size", str(bench.args.extract_batch), "--max_new_tokens", "40"]
-            command += ["--workers", str(workers)]
-            seconds.append(bench.run(f"extract-{size}-{workers}", command))
-            outputs[workers] = target.read_bytes()
-        few, many = bench.args.sentences
-        rates[workers] = (many - few) / max(seconds[1] - seconds[0], 1e-9)
-        times[workers] = seconds
+        target = bench.args.work / f"extracted-{workers}.jsonl"
+        target.unlink(missing_ok=True)
+        command = ["-m", "tripletune", "extract", "--adapter", str(adapter)]
+        command += ["--input", str(source), "--output", str(target), "--weights", "bf16"]
+        command += ["--batch_size", str(bench.args.extract_batch), "--max_new_tokens", "40"]
+        command += ["--workers", str(workers)]
+        growth = bench.run(f"extract-{workers}", command, grows=target)
+        rates[workers], times[workers] = find_rate(growth), growth
+        outputs[workers] = target.read_bytes()
     bench.note(
         "extract",
         {
@@ -223,7 +242,7 @@ def measure_extract(bench: Bench) -> None:
             "sentences_per_second": rates[bench.num_gpus],
             "speedup": rates[bench.num_gpus] / rates[1],
             "same_bytes": outputs[1] == outputs[bench.num_gpus],
-            "seconds": times,
+            "growth": times,
         },
     )
 
@@ -233,11 +252,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of a model, or embedded")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--batch_size", type=int, default=64, help="examples a GPU and step")
+    parser.add_argument("--batch_size", type=int, default=128, help="examples a GPU and step")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--fsdp_steps", type=int, default=20)
     parser.add_argument("--save_steps", type=int, default=90)
-    parser.add_argument("--sentences", nargs=2, type=int, default=[4096, 16384])
+    parser.add_argument("--sentences", type=int, default=16384)
     parser.add_argument("--extract_batch", type=int, default=128)
     parser.add_argument("--work", type=Path, default=Path("output/several-gpus"))
     parser.add_argument("--output", type=Path, default=Path("several_gpus.json"))
