@@ -17,6 +17,7 @@ from tripletune.errors import MissingPackageError, ModelError
 from tripletune.models.checkpoint_files import check_gguf_file, check_model_folder, check_vocabulary
 from tripletune.models.gguf_header import forget_headers, headers_read_once
 from tripletune.models.hub import REMEDIES, fetch_model
+from tripletune.models.processors import use_own_processors
 
 if TYPE_CHECKING:
     import torch
@@ -171,7 +172,7 @@ def load_model(
             bnb_4bit_quant_storage=quant_storage,
         )
     try:
-        with headers_read_once() if gguf else nullcontext():
+        with use_own_processors(), headers_read_once() if gguf else nullcontext():
             model = AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, **arguments, **gguf
             )
