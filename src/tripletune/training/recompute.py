@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 __all__ = ["checkpoint_blocks", "recompute_inside", "run_as_it_is"]
 
-# It warns that in-place operators may not be computed again; blocks of transformers have none.
+# It warns of in-place operators, which would change results that are kept: here, seeds alone.
 logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
 
 
