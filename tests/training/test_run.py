@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.training.plan_cases import CARD, build_run
 from tripletune.config import TrainingSettings
 from tripletune.errors import ConfigError, DataError, ModelError, OutputError
 from tripletune.models.loading import load_tokenizer
 from tripletune.schema import Example, Triplet
 from tripletune.training import scoring
+from tripletune.training.fitting import GpuFit
 from tripletune.training.run import TrainingRun
 
 EXAMPLES = [
@@ -148,6 +151,21 @@ def test_run_logs_the_guides_lines(settings, caplog, capfd, short_answers):
     assert "trainable params: 4,096 || all params: 365,056 || trainable%: 1.1220" in (
         capfd.readouterr().out.splitlines()
     )
+
+
+def test_run_counts_its_trial_as_part_of_the_start(settings, short_answers, monkeypatch):
+    def settle(fit, *_):
+        time.sleep(0.05)
+        return fit.plan
+
+    monkeypatch.setattr(GpuFit, "settle", settle)
+    run = TrainingRun(settings)
+    run._fit = GpuFit(build_run(batch_size=2), CARD, available=24 * 2**30)
+    run.train()
+    record = json.loads((settings.output_dir / "run.json").read_text("utf-8"))
+    parts = record["result"]["startup_seconds"]
+    assert list(parts)[-2:] == ["试算", "第一步"]
+    assert parts["试算"] >= 0.05
 
 
 def test_run_leaves_a_folder_that_peft_loads(settings, short_answers):

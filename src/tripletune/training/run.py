@@ -334,7 +334,8 @@ class TrainingRun:
         if packing:
             collator = PackedCollator(pad_token_id, scheme, 128 if on_gpu else 1, counts)
         if self._fit is not None:
-            settings = self._fit.settle(self.model, collator, self._train_set).apply(settings)
+            with self._clock.measure("编译与试算" if self._fit.plan.policy.compiled else "试算"):
+                settings = self._fit.settle(self.model, collator, self._train_set).apply(settings)
         trainer_class = ShardedTrainer if settings.fsdp else TripletTrainer
         trainer = trainer_class(
             model=self.model,
