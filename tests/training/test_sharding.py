@@ -24,6 +24,7 @@ from tripletune.models.loading import load_model
 from tripletune.training import sharding
 from tripletune.training.acceleration import accelerate_layers
 from tripletune.training.adapters import add_lora
+from tripletune.training.offload import offload_activations
 from tripletune.training.run import TrainingRun
 from tripletune.training.sharding import (
     count_bytes,
@@ -87,6 +88,7 @@ def alone() -> Iterator[None]:
 
 
 def load_packed(folder: Path) -> Any:
+    torch.manual_seed(0)  # of the adapter
     model = load_model(str(folder), quantize=True, device="cpu", quant_storage=torch.float32)
     names = ("query_key_value",)
     return add_lora(model, rank=2, alpha=4, dropout=0.0, target_modules=names, model_name="tiny")
@@ -117,6 +119,22 @@ def test_sharing_with_nobody_changes_nothing(alone, tiny_model_dir):
         expected, actual = (model(input_ids=ids).logits for model in (whole, shared))
     assert torch.equal(actual, expected)
     assert sum(count_bytes(shared)) > sum(count_bytes(whole)) == count_bytes(shared)[0]
+
+
+def test_shared_weights_go_with_offloaded_activations(alone, tiny_model_dir):
+    whole, shared = load_packed(tiny_model_dir), load_packed(tiny_model_dir)
+    shared = load_sharded(lambda: shared, torch.device("cpu"))
+    for model in (whole, shared):
+        accelerate_layers(model, keep_weights=False)
+    offload_activations(shared.get_base_model())
+    config = whole.get_base_model().config
+    ids = torch.tensor([[5, 6, config.gmask_token_id, config.bos_token_id, 9]])
+    for model in (whole, shared):
+        model(input_ids=ids, labels=ids).loss.backward()
+    expected, actual = (
+        [p.grad for p in model.parameters() if p.requires_grad] for model in (whole, shared)
+    )
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ActivationStore", "find_weights", "offload_activations"]
+__all__ = ["ActivationStore", "find_address", "find_weights", "offload_activations"]
 
 _LEAST_BYTES = 2**22
 _IN_FLIGHT = 2
@@ -37,7 +37,7 @@ class ActivationStore:
     about the opposite order, so that each fetch also starts the one that will be asked for next.
 
     Args:
-        least_bytes: Smaller tensors stay where they are.
+        least_bytes: Smaller tensors, and parameters, stay where they are.
         weights: Addresses of memory that stays, too: what a compiled block saves for its gradients
             are also the weights that it multiplies with.
     """
@@ -67,7 +67,7 @@ class ActivationStore:
         small = tensor.nbytes < self._least_bytes
         if self._stream is None or not tensor.is_cuda or small:
             return tensor
-        if tensor.untyped_storage().data_ptr() in self._weights:
+        if isinstance(tensor, torch.nn.Parameter) or find_address(tensor) in self._weights:
             return tensor
         host = self._take(tensor)
         current = torch.cuda.current_stream(tensor.device)
@@ -132,4 +132,10 @@ def find_weights(base: Any) -> frozenset[int]:
     """Where parameters lie, and the dequantised weights that fast layers keep."""
     kept = (vars(module).get("kept_weight") for module in base.modules())
     tensors = [*base.parameters(), *(weight for weight in kept if weight is not None)]
-    return frozenset(tensor.untyped_storage().data_ptr() for tensor in tensors)
+    return frozenset(map(find_address, tensors))
+
+
+def find_address(tensor: Any) -> int:
+    """Where the memory begins that a tensor, or this process's share of it, is a part of."""
+    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return int(local.untyped_storage().data_ptr())
