@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
@@ -211,6 +212,24 @@ def test_compiled_blocks_checkpointed_by_others_are_so_from_outside(compiled_hal
     assert len(compiled_halves["calls"]) == 2 + 4, "two blocks, computed twice"
     # The first block is compiled once more: its input has a gradient now.
     assert count_products(compiled_halves["backward"]) == [*products, products[1]]
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(recomputed, gradients)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+def test_checkpointed_blocks_write_no_cache(compiled_halves):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).train()
+    assert model.config.use_cache
+    expected, gradients = loss_and_gradients(model)
+    compile_blocks(model)
+    checkpoint_blocks(model, 2)
+    loss, recomputed = loss_and_gradients(model)
+    assert compiled_halves["calls"]
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(recomputed, gradients)
 

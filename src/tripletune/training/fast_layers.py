@@ -33,6 +33,8 @@ from tripletune.training.recompute import recompute_inside, run_as_it_is
 
 __all__ = ["compile_blocks", "speed_up_linear_layers"]
 
+_CACHES = ("past_key_values", "layer_past")
+
 
 class FrozenLinear(torch.autograd.Function):
     """`x @ W.T + bias` with a 4-bit W that is dequantised again for the backward pass."""
@@ -124,6 +126,8 @@ def _put_in_place(block: Any, kept: Any, recomputed: Any) -> None:
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if block.gradient_checkpointing and block.training:
+            # As transformers has it: what a block writes into a cache it would write twice.
+            kwargs |= {name: None for name in _CACHES if name in kwargs}
             checkpoint = block._gradient_checkpointing_func
             if checkpoint is run_as_it_is:
                 return recomputed(hidden_states, *args, **kwargs)
