@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
@@ -216,14 +216,28 @@ def test_compiled_blocks_checkpointed_by_others_are_so_from_outside(compiled_hal
     torch.testing.assert_close(recomputed, gradients)
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
-def test_checkpointed_blocks_write_no_cache(compiled_halves):
-    torch.manual_seed(0)
+def build_llama():
     config = LlamaConfig(
         vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).train()
+    return LlamaForCausalLM(config)
+
+
+def build_gpt2():
+    """Whose blocks are given the cache by place."""
+    config = GPT2Config(
+        vocab_size=40, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+@pytest.mark.parametrize("build", [build_llama, build_gpt2])
+def test_checkpointed_blocks_write_no_cache(build, compiled_halves):
+    torch.manual_seed(0)
+    model = build().train()
     assert model.config.use_cache
     expected, gradients = loss_and_gradients(model)
     compile_blocks(model)

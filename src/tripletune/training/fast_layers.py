@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tripletune.models.nf4 import dequantize_nf4
@@ -32,8 +33,6 @@ from tripletune.training.lora_product import add_low_rank, add_scaled_product, h
 from tripletune.training.recompute import recompute_inside, run_as_it_is
 
 __all__ = ["compile_blocks", "speed_up_linear_layers"]
-
-_CACHES = ("past_key_values", "layer_past")
 
 
 class FrozenLinear(torch.autograd.Function):
@@ -126,8 +125,10 @@ def _put_in_place(block: Any, kept: Any, recomputed: Any) -> None:
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if block.gradient_checkpointing and block.training:
-            # As transformers has it: what a block writes into a cache it would write twice.
-            kwargs |= {name: None for name in _CACHES if name in kwargs}
+            if not getattr(block, "_can_checkpoint_with_cache", False):
+                # What it writes into a cache it would write twice.
+                args = tuple(map(_leave_out_cache, args))
+                kwargs = {name: _leave_out_cache(value) for name, value in kwargs.items()}
             checkpoint = block._gradient_checkpointing_func
             if checkpoint is run_as_it_is:
                 return recomputed(hidden_states, *args, **kwargs)
@@ -136,6 +137,10 @@ def _put_in_place(block: Any, kept: Any, recomputed: Any) -> None:
         return kept(hidden_states, *args, **kwargs)
 
     block.forward = forward
+
+
+def _leave_out_cache(value: Any) -> Any:
+    return None if isinstance(value, Cache) else value
 
 
 def _leave_lengths_open(compiled: Any) -> Any:
