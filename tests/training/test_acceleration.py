@@ -5,6 +5,7 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.extraction.builders import build_mistral, build_qwen3, build_sliding
+from tests.training.graphs import collect_graphs, compile_with
 from tripletune.models import packed_attention
 from tripletune.models.packed_attention import PACKED_ATTENTION, register_packed_attention
 from tripletune.training import acceleration
@@ -67,13 +68,9 @@ def test_generation_goes_without_and_training_goes_on_with_it(before: str):
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
 @pytest.mark.parametrize(("attention", "num_graphs"), [("sdpa", 0), ("flex_attention", 1)])
 def test_evaluation_compiles_nothing_but_flex_attention(attention: str, num_graphs: int):
-    graphs = []
+    collect, graphs = collect_graphs()
 
-    def count(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    @torch.compile(backend=count)
+    @torch.compile(backend=collect)
     def add_one(x):
         return x + 1
 
@@ -101,18 +98,10 @@ def test_layers_with_and_without_a_window_compile_to_one_graph(build, monkeypatc
     monkeypatch.setattr(packed_attention, "attend_runs", attend_plainly)
     monkeypatch.setattr(acceleration, "has_packed_attention", lambda: True)
     model = type(build())(build().config.__class__(**build().config.to_dict() | {"head_dim": 16}))
-    graphs = []
-
-    def count(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
     ids = torch.randint(0, 40, (1, 29))
     alone = [model(input_ids=part, use_cache=False).logits for part in ids.split([9, 20], dim=1)]
-    compile_with = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda forward, **kwargs: compile_with(forward, backend=count, **kwargs)
-    )
+    collect, graphs = collect_graphs()
+    compile_with(collect, monkeypatch)
     assert switch_attention(model) == "packed attention"
     # Otherwise the first block differs: its input has no gradient.
     model.enable_input_require_grads()

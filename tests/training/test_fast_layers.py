@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from tests.training.graphs import collect_graphs, compile_with
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.nf4 import dequantize_nf4
@@ -107,16 +108,8 @@ def test_compile_blocks_counts_every_block():
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
 def test_blocks_are_compiled_once_for_rows_of_every_length(monkeypatch):
-    graphs = []
-
-    def count(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    compile_plainly = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda f, **options: compile_plainly(f, backend=count, **options)
-    )
+    collect, graphs = collect_graphs()
+    compile_with(collect, monkeypatch)
     model = make_model()
     compile_blocks(model)
     model.train()
@@ -156,10 +149,7 @@ def compiled_halves(monkeypatch):
         fw_compiler=note("forward"), bw_compiler=note("backward"),
         partition_fn=min_cut_rematerialization_partition,
     )  # fmt: skip
-    compile_plainly = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda f, **options: compile_plainly(f, backend=backend, **options)
-    )
+    compile_with(backend, monkeypatch)
     return halves
 
 
@@ -167,13 +157,19 @@ def count_products(graphs):
     return [sum("aten.mm" in name or "aten.addmm" in name for name in graph) for graph in graphs]
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
-def test_compiled_blocks_compute_all_again_but_their_last_product(compiled_halves):
+@pytest.fixture
+def compiled(compiled_halves):
+    """A model whose compiled blocks ran once; its loss and gradients before and that time."""
     model = make_model(targets=["query_key_value"]).train()
     speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False)
-    expected, gradients = loss_and_gradients(model)
+    before = loss_and_gradients(model)
     compile_blocks(model)
-    kept, _ = loss_and_gradients(model)
+    return model, before, loss_and_gradients(model)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
+def test_compiled_blocks_compute_all_again_but_their_last_product(compiled, compiled_halves):
+    model, (expected, gradients), (kept, _) = compiled
     products = count_products(compiled_halves["backward"])
     checkpoint_blocks(model, 2)
     loss, recomputed = loss_and_gradients(model)
@@ -199,12 +195,8 @@ def test_compiled_blocks_drop_the_same_when_computed_again(compiled_halves):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns itself about itself
-def test_compiled_blocks_checkpointed_by_others_are_so_from_outside(compiled_halves):
-    model = make_model(targets=["query_key_value"]).train()
-    speed_up_linear_layers(model, dtype=torch.float32, keep_weights=False)
-    expected, gradients = loss_and_gradients(model)
-    compile_blocks(model)
-    loss_and_gradients(model)
+def test_compiled_blocks_checkpointed_by_others_are_so_from_outside(compiled, compiled_halves):
+    model, (expected, gradients), _ = compiled
     products = count_products(compiled_halves["backward"])
     assert len(compiled_halves["calls"]) == 2
     model.gradient_checkpointing_enable({"use_reentrant": False})
