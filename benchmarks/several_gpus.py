@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Bench:
         command += ["--eval_steps", str(10 * steps), "--save_steps", str(self.args.save_steps)]
         command += ["--load_best_model_at_end", "false", "--keep_checkpoints", "100"]
         command += ["--packing", "true", *flags]
-        seconds = self.run(name, command, processes=processes)[-1][0]
+        seconds = self.run(name, command, processes=processes)
         record = json.loads((output_dir / "run.json").read_text("utf-8"))
         history = json.loads((output_dir / "training_history.json").read_text("utf-8"))
         record["losses"] = {r["step"]: r["loss"] for r in history if "loss" in r}
@@ -83,13 +83,16 @@ class Bench:
         return record
 
     def run(
-        self, name: str, command: Sequence[str], *, processes: int = 1, grows: Path | None = None
-    ) -> list[tuple[float, int]]:
-        """Runs a command of the project, as one process or under torchrun, and watches a file.
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        processes: int = 1,
+        watch: Callable[[float], None] | None = None,
+    ) -> float:
+        """Seconds that a command of the project takes, as one process or under torchrun.
 
-        Returns:
-            Seconds since the start and lines of `grows`, whenever it has grown; at the end the
-            seconds of the whole command.
+        Meanwhile `watch` is called with the seconds so far, every now and then.
         """
         start = [sys.executable]
         if processes > 1:
@@ -98,20 +101,18 @@ class Bench:
         environment = {**os.environ, "TRIPLETUNE_NO_PROGRESS": "1"}
         if processes == 1 and not torch.cuda.is_available():
             environment["OMP_NUM_THREADS"] = "1"  # as torchrun gives each of its own
-        growth = [(0.0, 0)]
         begun = time.perf_counter()
         with log.open("w", encoding="utf-8") as stream:
             running = subprocess.Popen(
                 [*start, *command], cwd=ROOT, stdout=stream, stderr=stream, env=environment
             )
-            while running.poll() is None:
+            while watch is not None and running.poll() is None:
                 time.sleep(_WATCH_SECONDS)
-                lines = grows.read_bytes().count(b"\n") if grows and grows.is_file() else 0
-                if lines > growth[-1][1]:
-                    growth.append((time.perf_counter() - begun, lines))
+                watch(time.perf_counter() - begun)
+            running.wait()
         if running.returncode:
             sys.exit(f"{name} ended with {running.returncode}:\n{log.read_text('utf-8')[-3000:]}")
-        return [*growth, (time.perf_counter() - begun, growth[-1][1])]
+        return time.perf_counter() - begun
 
     def note(self, part: str, figures: dict[str, Any]) -> None:
         """Keeps and prints the figures of a part."""
@@ -209,12 +210,31 @@ def measure_resume(bench: Bench) -> None:
     bench.note("resume", figures)
 
 
-def find_rate(growth: Sequence[tuple[float, int]]) -> float:
-    """Lines a second once a tenth of them are there, until the last one is."""
-    most = growth[-1][1]
-    first, *_ = (moment for moment in growth if moment[1] >= most / 10)
-    last, *_ = (moment for moment in growth if moment[1] == most)
-    return (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else math.nan
+@dataclass
+class Growth:
+    """How a file grew.
+
+    Attributes:
+        path: Of the file.
+        moments: Seconds and bytes, whenever there were more.
+    """
+
+    path: Path
+    moments: list[tuple[float, int]] = field(default_factory=list)
+
+    def note(self, seconds: float) -> None:
+        """Looks how large the file is now."""
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size > (self.moments[-1][1] if self.moments else 0):
+            self.moments.append((seconds, size))
+
+    def find_rate(self) -> float:
+        """Lines a second once a tenth of the file was there, until the last line was."""
+        content = self.path.read_bytes()
+        begun, first = next(m for m in self.moments if m[1] >= len(content) / 10)
+        ended, last = self.moments[-1]
+        lines = content[first:last].count(b"\n")
+        return lines / (ended - begun) if ended > begun else math.nan
 
 
 def measure_extract(bench: Bench) -> None:
@@ -232,8 +252,9 @@ def measure_extract(bench: Bench) -> None:
         command += ["--input", str(source), "--output", str(target), "--weights", "bf16"]
         command += ["--batch_size", str(bench.args.extract_batch), "--max_new_tokens", "40"]
         command += ["--workers", str(workers)]
-        growth = bench.run(f"extract-{workers}", command, grows=target)
-        rates[workers], times[workers] = find_rate(growth), growth
+        growth = Growth(target)
+        bench.run(f"extract-{workers}", command, watch=growth.note)
+        rates[workers], times[workers] = growth.find_rate(), growth.moments
         outputs[workers] = target.read_bytes()
     bench.note(
         "extract",

@@ -247,7 +247,8 @@ class SlotReader:
 
         A prompt that comes several times is read once.
         """
-        row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        keys = list(map(tuple, prompts))
+        row_of = {key: row for row, key in enumerate(dict.fromkeys(keys))}
         reader = BatchReader(
             self._model,
             list(row_of),
@@ -257,7 +258,7 @@ class SlotReader:
         logits = reader.read_prompts()
         rows: Any = slice(None)
         if len(row_of) < len(prompts):
-            row_of_each = torch.tensor([row_of[tuple(prompt)] for prompt in prompts])
+            row_of_each = torch.tensor([row_of[key] for key in keys])
             rows = copy_to_device(row_of_each, self._mask.device)
         index = self.index(slots)
         length = reader.mask.shape[1]

@@ -119,6 +119,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     return tokenizer
 
 
+@use_own_processors()
 def load_model(
     name: str,
     *,
@@ -172,7 +173,7 @@ def load_model(
             bnb_4bit_quant_storage=quant_storage,
         )
     try:
-        with use_own_processors(), headers_read_once() if gguf else nullcontext():
+        with headers_read_once() if gguf else nullcontext():
             model = AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, **arguments, **gguf
             )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ActivationStore", "find_address", "find_weights", "offload_activations"]
+__all__ = ["ActivationStore", "find_weights", "offload_activations"]
 
 _LEAST_BYTES = 2**22
 _IN_FLIGHT = 2
@@ -67,7 +67,7 @@ class ActivationStore:
         small = tensor.nbytes < self._least_bytes
         if self._stream is None or not tensor.is_cuda or small:
             return tensor
-        if isinstance(tensor, torch.nn.Parameter) or find_address(tensor) in self._weights:
+        if isinstance(tensor, torch.nn.Parameter) or _find_address(tensor) in self._weights:
             return tensor
         host = self._take(tensor)
         current = torch.cuda.current_stream(tensor.device)
@@ -132,10 +132,10 @@ def find_weights(base: Any) -> frozenset[int]:
     """Where parameters lie, and the dequantised weights that fast layers keep."""
     kept = (vars(module).get("kept_weight") for module in base.modules())
     tensors = [*base.parameters(), *(weight for weight in kept if weight is not None)]
-    return frozenset(map(find_address, tensors))
+    return frozenset(map(_find_address, tensors))
 
 
-def find_address(tensor: Any) -> int:
+def _find_address(tensor: Any) -> int:
     """Where the memory begins that a tensor, or this process's share of it, is a part of."""
     local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return int(local.untyped_storage().data_ptr())
