@@ -33,10 +33,11 @@ import torch
 from tripletune.config import PRESET_VALUES, TrainingSettings, build_settings
 from tripletune.data.encode import TokenizedExample
 from tripletune.extraction.generate import GenerationOptions, generate_greedy
+from tripletune.models.gpu_memory import find_available_bytes
 from tripletune.training import probe
 from tripletune.training.acceleration import accelerate_layers, plain_attention
 from tripletune.training.adapters import add_lora
-from tripletune.training.fitting import GpuFit, find_available_bytes
+from tripletune.training.fitting import GpuFit
 from tripletune.training.network_size import describe_network
 from tripletune.training.plan import PlannedRun, RunPlan
 from tripletune.training.plan_table import render_plan

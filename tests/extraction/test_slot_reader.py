@@ -206,6 +206,6 @@ def test_step_goes_on_without_a_record_that_fails(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(SlotReader, "_record", fail)
-    monkeypatch.setattr("tripletune.extraction.slot_reader._can_record", lambda device: True)
+    monkeypatch.setattr("tripletune.extraction.slot_reader.can_record", lambda device: True)
     with pytest.warns(UserWarning, match=r"cannot be recorded \(operation not permitted .*\)"):
         assert generate(model, use_cuda_graphs=True) == expected

@@ -184,6 +184,7 @@ def _needs_quantisation(name: str, revision: str | None, device: Any) -> bool:
     """Whether the GPU's free memory does not hold the weights in 16 bits with room to work."""
     import torch
 
+    from tripletune.models.gpu_memory import find_free_bytes
     from tripletune.models.loading import build_empty_model, resolve_model_path
 
     if not torch.cuda.is_available() or (device is not None and torch.device(device).type == "cpu"):
@@ -192,5 +193,4 @@ def _needs_quantisation(name: str, revision: str | None, device: Any) -> bool:
         return False
     model = build_empty_model(name, revision=revision)
     num_bytes = 2 * sum(parameter.numel() for parameter in model.parameters())
-    free, _ = torch.cuda.mem_get_info(device)
-    return bool(num_bytes > _SHARE_FOR_WEIGHTS * free)
+    return bool(num_bytes > _SHARE_FOR_WEIGHTS * find_free_bytes(device))

@@ -28,8 +28,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 from tripletune.extraction.choice import copy_to_device
+from tripletune.extraction.step_record import StepRecord, can_record, record_step
 from tripletune.models.causal_mask import TAKE_READY_MASKS, convert_explicit_mask
 from tripletune.models.current_device import on_device_of
+from tripletune.models.gpu_memory import find_free_bytes
 
 __all__ = ["SlotReader", "count_slots", "round_places", "supports_slots"]
 
@@ -79,8 +81,7 @@ def count_slots(model: Any, num_places: int) -> int:
         or config.hidden_size // num_heads
     )
     num_bytes = 2 * config.num_hidden_layers * num_groups * width * model.dtype.itemsize
-    free, _ = torch.cuda.mem_get_info(model.device)
-    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    free = find_free_bytes(model.device)
     return max(1, int(_SHARE_FOR_SLOTS * free / (num_bytes * num_places)))
 
 
@@ -208,8 +209,8 @@ class SlotReader:
         self._model = model
         self._pad_token_id = pad_token_id
         self._bidirectional_prompt = bidirectional_prompt
-        self._use_graphs = use_cuda_graphs and _can_record(model.device)
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._use_graphs = use_cuda_graphs and can_record(model.device)
+        self._records: dict[int, StepRecord] = {}
         self._num_steps: dict[int, int] = {}
         self._pool: Any = None  # one for all records, which never run at the same time
         self._takes_keep = "logits_to_keep" in accepted_arguments(model)
@@ -290,7 +291,7 @@ class SlotReader:
         self._cache.places = self._cache.places[index]
         self._cache.rows = self._cache.rows[: len(slots)]
         self._filled = self._filled[list(slots)]
-        self._graphs.clear()
+        self._records.clear()
         self._num_steps.clear()
         self._pool = None  # CUDA lets go of a pool with its last record
         for layer in self._cache.layers:
@@ -336,9 +337,9 @@ class SlotReader:
         self._num_steps[length] = count
         if count <= _STEPS_BEFORE_RECORDING:
             return self._step(length)
-        if length not in self._graphs:
+        if length not in self._records:
             try:
-                self._graphs[length] = self._record(length)
+                self._records[length] = self._record(length)
             except RuntimeError as error:
                 self._use_graphs = False
                 warnings.warn(
@@ -347,25 +348,9 @@ class SlotReader:
                     stacklevel=3,
                 )
                 return self._step(length)
-        graph, logits = self._graphs[length]
-        graph.replay()
-        return logits
+        return self._records[length].replay()
 
-    def _record(self, length: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Records a step without running it; steps before have warmed it up."""
+    def _record(self, length: int) -> StepRecord:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        # PyTorch's own stream for records is of the GPU that was first recorded on. Other threads
-        # may use the device meanwhile.
-        make_stream: Any = torch.cuda.Stream
-        stream = make_stream(self._mask.device)
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-        ):
-            logits = self._step(length)
-        return graph, logits
-
-
-def _can_record(device: torch.device) -> bool:
-    return device.type == "cuda"
+        return record_step(lambda: self._step(length), self._mask.device, self._pool)

@@ -13,6 +13,7 @@ from tripletune.config import TrainingSettings
 from tripletune.data.encode import TokenizedExample
 from tripletune.data.relation_schema import RelationSchema
 from tripletune.errors import ResourceError
+from tripletune.models.gpu_memory import find_available_bytes
 from tripletune.training.network_size import NetworkSize, read_network_size
 from tripletune.training.plan import PlannedRun, RunPlan, plan_run
 from tripletune.training.ranks import gather_over_ranks, join_ranks
@@ -20,7 +21,7 @@ from tripletune.training.rows import DataLengths
 from tripletune.training.run_state import RUN_STATE_FILE, read_run_state
 from tripletune.training.speed import DeviceSpeed, measure_device
 
-__all__ = ["GpuFit", "describe_run", "find_available_bytes"]
+__all__ = ["GpuFit", "describe_run"]
 
 logger = logging.getLogger("tripletune")
 
@@ -80,15 +81,6 @@ def describe_run(
         keeps_weights=None if settings.load_in_4bit and not in_nf4 else False,
         num_ranks=num_ranks,
     )
-
-
-def find_available_bytes(device: Any) -> int:
-    """What this process can have of a GPU's memory: what is free and what it holds already."""
-    import torch
-
-    free, total = torch.cuda.mem_get_info(device)
-    most = int(torch.cuda.get_per_process_memory_fraction(device) * total)
-    return min(free + torch.cuda.memory_reserved(device), most)
 
 
 class GpuFit:
