@@ -4,7 +4,6 @@ import gc
 from functools import wraps
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,9 +16,9 @@ from tests.extraction.builders import (
     build_qwen3,
     build_sliding,
 )
+from tests.extraction.scripted_guide import ScriptedGuide
 from tripletune.errors import ConfigError
 from tripletune.extraction.generate import GenerationOptions, generate_greedy
-from tripletune.extraction.slot_reader import SlotReader
 
 NUM_NEW = 12
 BUILDERS = {
@@ -30,26 +29,6 @@ BUILDERS = {
     "gemma2": build_gemma2,
     "qwen3": build_qwen3,
 }
-
-
-class ScriptedGuide:
-    """Allows the given sets of tokens one after another."""
-
-    is_finished = False
-
-    def __init__(self, sets: list[list[int]]) -> None:
-        self.sets = sets
-        self.taken: list[int] = []
-
-    def prepare(self) -> None:
-        pass
-
-    def allowed(self) -> Any:
-        left = self.sets[len(self.taken)] if len(self.taken) < len(self.sets) else []
-        return np.array(left, dtype=np.int64)
-
-    def advance(self, token_id: int) -> None:
-        self.taken.append(token_id)
 
 
 def make_prompts(name: str, lengths: tuple[int, ...] = (3, 9, 1, 6, 14, 2, 5)) -> list[list[int]]:
@@ -91,26 +70,6 @@ def test_generate_greedy_writes_what_stock_generate_writes(name: str, method: st
     written = [[*r.token_ids, *([end] if r.is_complete else [])] for r in results]
     assert written == expected
     assert len({len(ids) for ids in expected}) > 1, "no row ends early; the test shows nothing"
-
-
-def test_generate_greedy_drops_free_slots_when_nothing_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    kept: list[int] = []
-    select = SlotReader.select
-    monkeypatch.setattr(
-        SlotReader, "select", lambda self, slots: (kept.append(len(slots)), select(self, slots))
-    )
-    model = build_llama()
-    prompts = make_prompts("llama", tuple(range(1, 21)))
-    lengths = [2 + 4 * (index % 2) for index in range(20)]
-    results = {}
-    for method in ("batch", "slots"):
-        guides = [ScriptedGuide([list(range(4, 29))] * length) for length in lengths]
-        options = make_options(batch_size=20, method=method)
-        results[method] = generate_greedy(model, prompts, options, guides=guides)
-    assert kept == [10]
-    assert [r.token_ids for r in results["slots"]] == [r.token_ids for r in results["batch"]]
 
 
 @pytest.mark.parametrize("method", ["batch", "slots"])
@@ -176,11 +135,6 @@ def test_generate_greedy_refuses_an_empty_prompt() -> None:
 def test_generate_greedy_refuses_slots_for_a_sliding_window() -> None:
     with pytest.raises(ConfigError, match="'slots' does not fit MistralForCausalLM"):
         generate_greedy(build_mistral(), [[5]], make_options(method="slots"))
-
-
-def test_generation_options_refuse_a_batch_size_of_zero() -> None:
-    with pytest.raises(ConfigError, match="0, 12; need at least 1"):
-        make_options(batch_size=0)
 
 
 class EndingGuide:

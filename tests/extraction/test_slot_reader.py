@@ -13,6 +13,7 @@ from tests.extraction.builders import (
     build_mistral,
     build_sliding,
 )
+from tripletune.extraction.batch_reader import BatchReader
 from tripletune.extraction.generate import GenerationOptions, generate_greedy
 from tripletune.extraction.slot_reader import SlotReader, supports_slots
 
@@ -22,6 +23,16 @@ BUILDERS = {
     "llama": build_llama,
     "gemma3": build_sliding,
 }
+
+
+WAITING = {
+    "aten._local_scalar_dense",
+    "aten.is_nonzero",
+    "aten.nonzero",
+    "aten.masked_select",
+    "aten.lift_fresh",
+}
+"""Operators for which the host waits, or copies from it."""
 
 
 class Recording(TorchDispatchMode):
@@ -114,8 +125,31 @@ def test_step_reads_nothing_back_and_copies_nothing_in(name: str) -> None:
         with Recording() as recording:
             reader.step()
     assert "aten.embedding" in recording.names, "nothing was recorded; the test shows nothing"
-    waiting = {"aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.lift_fresh"}
-    assert not recording.names & waiting
+    assert not recording.names & WAITING
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_prompts_are_read_without_asking_the_device(
+    name: str, both_ways: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the host knows of them beforehand, it looks up on the host."""
+    recording = Recording()
+    forward = BatchReader._forward
+
+    def record(self: BatchReader, input_ids: torch.Tensor, mask: Any) -> torch.Tensor:
+        with recording:
+            return forward(self, input_ids, mask)
+
+    monkeypatch.setattr(BatchReader, "_forward", record)
+    with torch.inference_mode():
+        reader = SlotReader(
+            BUILDERS[name](), num_slots=2, num_places=70, pad_token_id=3,
+            bidirectional_prompt=both_ways,
+        )  # fmt: skip
+        reader.read_prompts([0, 1], [[5, 6, 31, 32], [8, 31, 32]])
+    assert "aten.embedding" in recording.names, "nothing was recorded; the test shows nothing"
+    assert not recording.names & WAITING
 
 
 @pytest.mark.parametrize("name", ["chatglm2", "gemma3"])

@@ -192,21 +192,21 @@ def test_evaluation_by_hand():
 def test_generation_by_hand():
     # 4 slots of 64 places; a token's keys and values: 3 layers * 2 * 4 * 2 bytes.
     moment = predict_generation(SMALL, batch=4, sentences=4, prompt=30, answer=20)
-    cache, states = 48 * 4 * 64, 48 * 4 * 30
     reading = 4 * 30 * (32 + 4 * 32) + 512
-    assert reading > cache + 10 * 4 * 100
-    assert moment == Moment(1000, 120, states, reading + MIB64)
+    assert reading > 10 * 4 * 100
+    assert moment == Moment(1000, 120, 48 * 4 * 64, reading + MIB64)
 
 
-def test_generation_of_waiting_sentences_reads_beside_the_slots():
+def test_generation_of_waiting_sentences_reads_beside_the_logits_of_a_step():
     moment = predict_generation(SMALL, batch=4, sentences=5, prompt=30, answer=20)
-    assert moment.kept == 48 * 4 * (64 + 30)
+    reading = 4 * 30 * (32 + 4 * 32) + 512
+    assert moment.passing == reading + 10 * 4 * 100 + MIB64
 
 
 def test_generation_of_a_real_network_is_mostly_keys_and_values():
     # ChatGLM-6B: 458,752 bytes a token; 16 slots of 768 places.
     moment = predict_generation(CHATGLM, batch=16, sentences=16, prompt=512, answer=256)
-    assert moment.kept == 458_752 * 16 * (768 + 512)
+    assert moment.kept == 458_752 * 16 * 768
 
 
 def test_scaled_moment_leaves_what_is_loaded():

@@ -102,7 +102,7 @@ def test_continued_run_keeps_its_micro_batch():
 
 
 def test_generation_batch_is_what_fits_beside_the_model():
-    assert [plan(gb).generation_batch for gb in (80, 12, 8)] == [16, 8, 4]
+    assert [plan(gb).generation_batch for gb in (80, 11, 8)] == [16, 8, 4]
 
 
 def test_nothing_fits_says_how_much_is_missing_and_what_helps():

@@ -68,13 +68,22 @@ class BatchReader:
         self.positions = copy_to_device(positions, self._device)  # (B, S) or (B, 2, S)
         self.cache: Any = None
 
-    def read_prompts(self) -> Tensor:
-        """Logits (B, V) of the first new token of each row."""
+    def read_prompts(self, *, cache: Any = None, ready_mask: bool = False) -> Tensor:
+        """Logits (B, V) of the first new token of each row.
+
+        Args:
+            cache: Where keys and values go. None: where the model puts them.
+            ready_mask: Whether the model takes masks that are ready made (`supports_slots`). It is
+                given one then: to make one, the library asks the device whether there is padding,
+                and waits.
+        """
+        self.cache = cache
         mask: Any = self.mask
-        if self._bidirectional_prompt:
+        if self._bidirectional_prompt or (ready_mask and not self._two_rows):
             is_real = mask.bool()
+            is_context = is_real if self._bidirectional_prompt else torch.zeros_like(is_real)
             mask = build_prompt_mask(
-                self._model.config, is_context=is_real, is_real=is_real, document_ids=None,
+                self._model.config, is_context=is_context, is_real=is_real, document_ids=None,
                 dtype=self._model.dtype,
             )  # fmt: skip
         return self._forward(self._input_ids, mask)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tripletune.data.linearize import EMPTY_TARGET, parse_free, parse_target
 from tripletune.extraction.constraint import Constraint
-from tripletune.extraction.generate import Generated
+from tripletune.extraction.generation_rows import Generated
 from tripletune.extraction.grounding import choose_pair, ground_pair
 from tripletune.extraction.guide import TripletGuide, WrittenLine, score_lines
 from tripletune.extraction.text_form import TextForm, escape_item

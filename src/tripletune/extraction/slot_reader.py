@@ -1,4 +1,4 @@
-"""Feeds a model row by row into fixed slots, so that a finished row's place is taken at once.
+"""Feeds a model row by row into fixed slots, so that another can take a finished row's place.
 
 Every slot has its own room for keys and values and is at its own place in it (`x` is the token
 being read, `.` is free or padding):
@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 from tripletune.extraction.choice import copy_to_device
+from tripletune.extraction.slot_cache import SlotCache
 from tripletune.extraction.step_record import StepRecord, can_record, record_step
 from tripletune.models.causal_mask import TAKE_READY_MASKS, convert_explicit_mask
 from tripletune.models.current_device import on_device_of
@@ -36,10 +36,8 @@ from tripletune.models.gpu_memory import find_free_bytes
 __all__ = ["SlotReader", "count_slots", "round_places", "supports_slots"]
 
 _ROUNDING = 64
-_STEPS_BEFORE_RECORDING = 3
-"""Recording costs some steps' time, and a shape that comes up at the end may not last that long."""
-
-
+_STEPS_BEFORE_RECORDING = 1
+"""Recording takes about as long as a step without a record; the first of a shape warms it up."""
 _SHARE_FOR_SLOTS = 0.7
 
 
@@ -90,95 +88,6 @@ def round_places(num_places: int) -> int:
     return -(-num_places // _ROUNDING) * _ROUNDING
 
 
-class _SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer: (slots, H, K, D)."""
-
-    is_sliding = False
-    is_compileable = True
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, owner: _SlotCache, num_slots: int, num_places: int) -> None:
-        super().__init__()
-        self.owner = owner
-        self.num_slots = num_slots
-        self.num_places = num_places
-
-    @property
-    def max_cache_len(self) -> int:
-        """How many places a step looks at."""
-        return self.owner.length
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Makes room like the given states, (B, H, S, D)."""
-        for name, states in (("keys", key_states), ("values", value_states)):
-            shape = (self.num_slots, states.shape[1], self.num_places, states.shape[3])
-            setattr(self, name, states.new_zeros(shape))
-        self.is_initialized = True
-
-    def fill(self, slots: Tensor, key_states: Tensor, value_states: Tensor, length: int) -> None:
-        """Puts a prompt's states at the start of some slots.
-
-        Args:
-            slots: (B,).
-            key_states: (B, H, S, D); a sliding layer may have kept the last of them only.
-            value_states: Likewise.
-            length: Places of the whole prompt, S or more.
-        """
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        first = length - key_states.shape[2]
-        self.keys[slots, :, first:length] = key_states
-        self.values[slots, :, first:length] = value_states
-
-    def select(self, slots: Tensor) -> None:
-        """Keeps some slots only."""
-        self.keys, self.values = self.keys[slots], self.values[slots]
-        self.num_slots = len(slots)
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Writes one token's states (slots, H, 1, D) and gives (slots, H, K, D) back."""
-        rows, places = self.owner.rows, self.owner.places
-        self.keys[rows, :, places] = key_states[:, :, 0]
-        self.values[rows, :, places] = value_states[:, :, 0]
-        length = self.owner.length
-        return self.keys[:, :, :length], self.values[:, :, :length]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Number of keys, and the offset of the first."""
-        return self.owner.length, 0
-
-    def get_seq_length(self) -> int:
-        """As if the query stood behind the last place, so that causality hides nothing."""
-        return self.owner.length
-
-    def get_max_length(self) -> int:
-        """Places of a slot."""
-        return self.num_places
-
-    get_max_cache_shape = get_max_length
-
-
-class _SlotCache(Cache):
-    """The slots of all layers.
-
-    Attributes:
-        rows: (slots,) 0, 1, 2, …
-        places: (slots,) where each slot writes next.
-        length: How many places of a slot are looked at.
-    """
-
-    def __init__(self, num_layers: int, num_slots: int, num_places: int, device: Any) -> None:
-        self.rows = torch.arange(num_slots, device=device)
-        self.places = torch.zeros(num_slots, dtype=torch.long, device=device)
-        self.length = num_places
-        super().__init__(
-            layers=[_SlotLayer(self, num_slots, num_places) for _ in range(num_layers)]
-        )
-
-
 class SlotReader:
     """The slots, and the step that reads one token of every slot.
 
@@ -227,7 +136,7 @@ class SlotReader:
         slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
         self._window: int | None = config.sliding_window if slides else None
         self._index = torch.arange(self._num_places, device=device)
-        self._cache = _SlotCache(num_layers, num_slots, self._num_places, device)
+        self._cache = SlotCache(num_layers, num_slots, self._num_places, device)
         self._last_index: tuple[tuple[int, ...], Tensor] | None = None
         self._filled = np.zeros(num_slots, dtype=np.int64)
 
@@ -256,20 +165,18 @@ class SlotReader:
             self._pad_token_id,
             bidirectional_prompt=self._bidirectional_prompt,
         )
-        logits = reader.read_prompts()
         rows: Any = slice(None)
         if len(row_of) < len(prompts):
             row_of_each = torch.tensor([row_of[key] for key in keys])
             rows = copy_to_device(row_of_each, self._mask.device)
         index = self.index(slots)
+        logits = reader.read_prompts(cache=self._cache.open_slots(index, rows), ready_mask=True)
         length = reader.mask.shape[1]
         self._mask[index] = 0
         self._mask[index, :length] = reader.mask[rows]
         self._positions[index] = reader.positions[rows][..., -1:]
         self._cache.places[index] = length - 1
         self._filled[list(slots)] = length
-        for layer, read in zip(self._cache.layers, reader.cache.layers, strict=True):
-            layer.fill(index, read.keys[rows], read.values[rows], length)
         return logits[rows]
 
     def set_tokens(self, slots: Sequence[int], tokens: Tensor) -> None:

@@ -188,18 +188,14 @@ def predict_generation(
     places = -(-(prompt + answer) // _PLACES) * _PLACES
     at_once = min(slots, max(1, _PROMPT_TOKENS_AT_ONCE // max(prompt, 1))) * prompt
     cache = size.cache_bytes * slots * places
-    states = size.cache_bytes * at_once
     # A rotation of two rows is written out in fp32.
     rotation = 4 * size.width + 2 * (size.query_width + 2 * size.key_width) + 18 * size.query_width
     each = max(_forward_bytes(size), rotation if size.has_two_rows else 0)
     reading = each * at_once + _weight(size)
     logits = 10 * slots * size.vocabulary
-    # Later prompts are read beside the slots; the first ones before there are any.
-    waits = sentences > slots
-    kept, passing = max(
-        [(states, reading), (states + cache, (reading if waits else 0) + logits)], key=sum
-    )
-    return Moment(size.weight_bytes, _idle_adapter(size), kept, passing + _WORKSPACE)
+    # Later prompts are read beside a step's logits, the first ones before there are any.
+    passing = reading + logits if sentences > slots else max(reading, logits)
+    return Moment(size.weight_bytes, _idle_adapter(size), cache, passing + _WORKSPACE)
 
 
 def _idle_adapter(size: NetworkSize) -> int:

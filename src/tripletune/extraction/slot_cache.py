@@ -1,0 +1,144 @@
+"""Keys and values in fixed slots: of whole prompts in some, of one token more in all.
+
+Prompts are read with a cache of their own, which puts each layer's keys and values into the slots
+as they come and keeps none: what a batch of prompts would hold beside the slots is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+__all__ = ["SlotCache"]
+
+
+class SlotCache(Cache):
+    """The slots of all layers.
+
+    Attributes:
+        rows: (slots,) 0, 1, 2, …
+        places: (slots,) where each slot writes next.
+        length: How many places of a slot are looked at.
+    """
+
+    def __init__(self, num_layers: int, num_slots: int, num_places: int, device: Any) -> None:
+        self.rows = torch.arange(num_slots, device=device)
+        self.places = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self.length = num_places
+        super().__init__(
+            layers=[_SlotLayer(self, num_slots, num_places) for _ in range(num_layers)]
+        )
+
+    def open_slots(self, slots: Tensor, rows: Any) -> Cache:
+        """A cache for reading prompts, which are written into slots.
+
+        Args:
+            slots: (B,) of the cache.
+            rows: Which of the prompts each slot gets: (B,), or a slice.
+        """
+        return Cache(layers=[_PromptLayer(layer, slots, rows) for layer in self.layers])
+
+
+class _SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer: (slots, H, K, D)."""
+
+    is_sliding = False
+    is_compileable = True
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, owner: SlotCache, num_slots: int, num_places: int) -> None:
+        super().__init__()
+        self.owner = owner
+        self.num_slots = num_slots
+        self.num_places = num_places
+
+    @property
+    def max_cache_len(self) -> int:
+        """How many places a step looks at."""
+        return self.owner.length
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Makes room like the given states, (B, H, S, D)."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            shape = (self.num_slots, states.shape[1], self.num_places, states.shape[3])
+            setattr(self, name, states.new_zeros(shape))
+        self.is_initialized = True
+
+    def fill(self, slots: Tensor, key_states: Tensor, value_states: Tensor) -> None:
+        """Puts prompts' states (B, H, S, D) at the start of some slots (B,)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = key_states.shape[2]
+        self.keys[slots, :, :length] = key_states
+        self.values[slots, :, :length] = value_states
+
+    def select(self, slots: Tensor) -> None:
+        """Keeps some slots only."""
+        self.keys, self.values = self.keys[slots], self.values[slots]
+        self.num_slots = len(slots)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Writes one token's states (slots, H, 1, D) and gives (slots, H, K, D) back."""
+        rows, places = self.owner.rows, self.owner.places
+        self.keys[rows, :, places] = key_states[:, :, 0]
+        self.values[rows, :, places] = value_states[:, :, 0]
+        length = self.owner.length
+        return self.keys[:, :, :length], self.values[:, :, :length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Number of keys, and the offset of the first."""
+        return self.owner.length, 0
+
+    def get_seq_length(self) -> int:
+        """As if the query stood behind the last place, so that causality hides nothing."""
+        return self.owner.length
+
+    def get_max_length(self) -> int:
+        """Places of a slot."""
+        return self.num_places
+
+    get_max_cache_shape = get_max_length
+
+
+class _PromptLayer(CacheLayerMixin):
+    """Writes what is read once into slots of a layer, and keeps nothing."""
+
+    is_sliding = False
+
+    def __init__(self, target: _SlotLayer, slots: Tensor, rows: Any) -> None:
+        super().__init__()
+        self.target = target
+        self.slots = slots
+        self.rows = rows
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing is kept here."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Writes states (B, H, S, D) into the slots and gives them back."""
+        self.target.fill(self.slots, key_states[self.rows], value_states[self.rows])
+        self.length = key_states.shape[2]
+        return key_states, value_states
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Number of keys, and the offset of the first."""
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens that were read."""
+        return self.length
+
+    def get_max_length(self) -> int:
+        """No limit."""
+        return -1
+
+    get_max_cache_shape = get_max_length
