@@ -29,7 +29,7 @@ def test_what_is_cached_is_available_and_free_but_not_uncached(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("fraction", "uncached", "available", "free"), [(0.5, 4, 12, 7), (0.25, 0, 8, 3)]
+    ("fraction", "uncached", "available", "free"), [(0.5, 4, 12, 7), (0.25, 0, 6, 1)]
 )
 def test_share_of_the_card_that_a_process_is_held_to_counts(
     monkeypatch, fraction, uncached, available, free
