@@ -135,5 +135,6 @@ def test_extract_under_torchrun_writes_the_bytes_of_one_process(
     assert done.returncode == 0, done.stderr[-3000:]
     # One process speaks for all.
     assert done.stderr.count("40 条记录写入") == 1
+    assert "FutureWarning" not in done.stderr, "of a library, which a user can do nothing about"
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     assert (tmp_path / "one.jsonl").read_text(encoding="utf-8").count("位于") > 40

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tripletune.cli.adapters import find_adapter
+from tripletune.cli.quiet import quiet_libraries
 from tripletune.errors import ConfigError
 from tripletune.extraction.votes import DEFAULT_SHARE
 
@@ -74,12 +75,10 @@ class AdapterFactory:
     def __call__(self, worker: int) -> Extractor:
         """The extractor of one worker."""
         import torch
-        import transformers
 
         from tripletune.extraction.extractor import Extractor
 
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+        quiet_libraries()
         device = None
         if self.num_workers > 1 and torch.cuda.is_available():
             device = f"cuda:{worker % torch.cuda.device_count()}"

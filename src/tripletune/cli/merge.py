@@ -42,6 +42,7 @@ def merge(
     from rich.console import Console
 
     from tripletune.cli.adapters import find_adapter
+    from tripletune.cli.quiet import quiet_libraries
     from tripletune.extraction.loading import load_reading_settings
     from tripletune.models.merge import merge_adapter, plan_merge
 
@@ -53,6 +54,7 @@ def merge(
         dtype=None if dtype is None else dtype.value,
         overwrite=overwrite,
     )
+    quiet_libraries()
     console.print(f"适配器: {plan.adapter}", markup=False)
     console.print(f"基础模型: {plan.base} ({plan.dtype}, 未量化)", markup=False)
     console.print(
