@@ -224,6 +224,22 @@ def test_seconds_of_training_hold_batches_and_steps_but_no_evaluation(
     assert trainer.train_seconds == 2 * (2 * 1.0 + 2 * 10.0 + 100.0)
 
 
+def test_steps_of_ever_new_shapes_are_taken_without_cudnn(build_model, tmp_path):
+    model = build_model()
+    was_enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    seen = []
+    model.register_forward_pre_hook(
+        lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()), prepend=True
+    )
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        build_trainer(model, build_examples(model, 4), tmp_path, max_steps=2).train()
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was_enabled)
+    assert seen == [False, False]
+
+
 def test_trainer_changes_the_adapter_alone(build_model, tmp_path):
     model = build_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}

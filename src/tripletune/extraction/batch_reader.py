@@ -13,6 +13,7 @@ from torch import Tensor
 from tripletune.extraction.choice import copy_to_device
 from tripletune.models.bidirectional_prompt import build_prompt_mask
 from tripletune.models.current_device import on_device_of
+from tripletune.models.sdpa import without_cudnn_attention
 
 __all__ = ["BatchReader", "accepted_arguments", "evaluation"]
 
@@ -144,12 +145,15 @@ def accepted_arguments(model: Any) -> frozenset[str]:
 
 @contextmanager
 def evaluation(model: Any) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; its mode is restored afterwards."""
+    """The model in evaluation mode, without gradients, for batches of ever new shapes.
+
+    Its mode is restored afterwards.
+    """
     was_training = model.training
     if was_training:
         model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), without_cudnn_attention():
             yield
     finally:
         if was_training:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers.generation.logits_process import LogitsProcessorList
 
+from tripletune.models.sdpa import without_cudnn_attention
 from tripletune.models.streaming import iter_generated_ids
 
 __all__ = ["ChatMixin"]
@@ -57,7 +58,7 @@ class ChatMixin:
         if "max_new_tokens" not in kwargs:
             kwargs["max_length"] = max_length
         input_ids = self._encode_chat(tokenizer, query, history)
-        with torch.inference_mode():
+        with torch.inference_mode(), without_cudnn_attention():
             output_ids = self.generate(  # type: ignore[attr-defined]
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),

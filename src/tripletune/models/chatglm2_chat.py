@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.logits_process import LogitsProcessorList
 
 from tripletune.errors import DataError
+from tripletune.models.sdpa import without_cudnn_attention
 from tripletune.models.streaming import iter_generated_ids
 from tripletune.models.tokenization_chatglm2 import (
     ChatGLM2Tokenizer,
@@ -82,7 +83,7 @@ class ChatGLM2ChatMixin:
         kwargs.setdefault("eos_token_id", conversation.stop_ids)
         device = self.device  # type: ignore[attr-defined]
         input_ids = torch.tensor([conversation.prompt_ids], device=device)
-        with torch.inference_mode():
+        with torch.inference_mode(), without_cudnn_attention():
             output_ids = self.generate(  # type: ignore[attr-defined]
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),

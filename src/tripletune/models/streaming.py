@@ -11,6 +11,8 @@ import torch
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from tripletune.models.sdpa import without_cudnn_attention
+
 __all__ = ["iter_generated_ids"]
 
 
@@ -32,7 +34,7 @@ def iter_generated_ids(model: Any, input_ids: torch.Tensor, **settings: Any) -> 
 
     def generate() -> None:
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), without_cudnn_attention():
                 model.generate(
                     input_ids,
                     streamer=_TokenQueue(arrived),

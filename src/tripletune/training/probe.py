@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tripletune.models.sdpa import without_cudnn_attention
 from tripletune.training.faults import is_out_of_memory
 
 __all__ = ["try_micro_batch", "undisturbed_randomness"]
@@ -35,7 +36,7 @@ def try_micro_batch(model: Any, batch: dict[str, Any]) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
     failed = False
     try:
-        with undisturbed_randomness(device):
+        with undisturbed_randomness(device), without_cudnn_attention():
             _forward_and_backward(model, batch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

@@ -15,6 +15,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from tripletune.data.cache import EncodedFile
 from tripletune.data.encode import TokenizedExample
+from tripletune.models.sdpa import without_cudnn_attention
 from tripletune.training.acceleration import evaluation_as_it_is
 from tripletune.training.batch_order import ShuffledOrder
 from tripletune.training.faults import is_out_of_memory, split_batch
@@ -85,6 +86,11 @@ class TripletTrainer(ResumableTrainer):
         lengths = [len(dataset[index]) for index in range(len(dataset))]
         per_step = self.get_total_train_batch_size(self.args)
         return LengthGroupedSampler(lengths, per_step, seed=self.args.seed)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer; padded batches differ in shape from step to step."""
+        with without_cudnn_attention():
+            return super().train(*args, **kwargs)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
