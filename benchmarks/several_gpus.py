@@ -9,7 +9,8 @@
 - `fsdp`: the same with `--fsdp`, and what each card then holds;
 - `resume`: the last checkpoint but one of all processes continued by one, and the other way round;
 - `extract`: sentences a second with `--workers` 1 and one a GPU, by how the output grows from a
-  tenth of its lines on, so that loading does not count; and whether the bytes are the same.
+  quarter of it on, so that neither loading counts nor what a process takes longer for the first
+  time; and whether the bytes are the same.
 
 NCCL's environment is left as it is found. Without a GPU two gloo processes stand in, so that the
 script can be tried with `--model embedded`; rates mean nothing then.
@@ -229,9 +230,9 @@ class Growth:
             self.moments.append((seconds, size))
 
     def find_rate(self) -> float:
-        """Lines a second once a tenth of the file was there, until the last line was."""
+        """Lines a second once a quarter of the file was there, until the last line was."""
         content = self.path.read_bytes()
-        begun, first = next(m for m in self.moments if m[1] >= len(content) / 10)
+        begun, first = next(m for m in self.moments if m[1] >= len(content) / 4)
         ended, last = self.moments[-1]
         lines = content[first:last].count(b"\n")
         return lines / (ended - begun) if ended > begun else math.nan
@@ -277,7 +278,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--fsdp_steps", type=int, default=20)
     parser.add_argument("--save_steps", type=int, default=90)
-    parser.add_argument("--sentences", type=int, default=16384)
+    parser.add_argument("--sentences", type=int, default=32768)
     parser.add_argument("--extract_batch", type=int, default=128)
     parser.add_argument("--work", type=Path, default=Path("output/several-gpus"))
     parser.add_argument("--output", type=Path, default=Path("several_gpus.json"))
