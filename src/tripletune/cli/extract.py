@@ -26,7 +26,6 @@ __all__ = ["CALIBRATE_HELP", "EXTRACT_HELP", "calibrate", "extract"]
 
 EXTRACT_HELP = "从文件中的每条文本抽取三元组，边算边写，可中断后继续。"
 CALIBRATE_HELP = "在验证数据上校准置信度，写入适配器目录的 calibration.json。"
-_CHUNK_BATCHES = 8
 
 
 class InputKind(Enum):
@@ -132,8 +131,10 @@ def extract(
     ] = None,
 ) -> None:
     """Extracts from every record of a file; see `EXTRACT_HELP`."""
+    import torch
+
     from tripletune.extraction.job_input import count_records
-    from tripletune.extraction.jobs import run_job
+    from tripletune.extraction.jobs import choose_chunk_size, run_job
     from tripletune.training.ranks import is_main_process
 
     folder = find_adapter(adapter)
@@ -170,7 +171,7 @@ def extract(
             input_format=kind,
             text_field=text_field,
             resume=resume,
-            chunk_size=batch_size * _CHUNK_BATCHES,
+            chunk_size=choose_chunk_size(batch_size, total, on_gpu=torch.cuda.is_available()),
             num_workers=workers,
             on_progress=advance,
         )

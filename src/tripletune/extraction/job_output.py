@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 from tripletune.errors import ConfigError, OutputError
 from tripletune.schema import Extraction
 
-__all__ = ["JobOutput", "explained_writing", "open_output", "render_record"]
+__all__ = ["JobOutput", "explained_writing", "find_chunk_size", "open_output", "render_record"]
 
 _BLOCK = 1 << 20
 
@@ -56,7 +56,7 @@ def open_output(path: Path, job: Mapping[str, Any], *, resume: bool) -> JobOutpu
         ConfigError: what is there belongs to another job.
         OutputError: it cannot be written.
     """
-    marker = path.with_name(path.name + ".job.json")
+    marker = _find_marker(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         has_begun = resume and marker.is_file()
@@ -104,11 +104,26 @@ def render_record(extraction: Extraction) -> bytes:
         return (json.dumps(extraction.to_record()) + "\n").encode("ascii")
 
 
-def _check_job(marker: Path, job: Mapping[str, Any]) -> None:
+def find_chunk_size(path: Path) -> int | None:
+    """The `chunk_size` of the job whose output was begun; None when there is none."""
+    size = _read_job(_find_marker(path)).get("chunk_size")
+    return size if type(size) is int and size > 0 else None
+
+
+def _find_marker(path: Path) -> Path:
+    return path.with_name(path.name + ".job.json")
+
+
+def _read_job(marker: Path) -> dict[str, Any]:
     try:
         known = json.loads(marker.read_text(encoding="utf-8"))
-    except ValueError:
-        known = {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _check_job(marker: Path, job: Mapping[str, Any]) -> None:
+    known = _read_job(marker)
     for name in {*known, *job}:
         if known.get(name) != job.get(name):
             raise ConfigError(

@@ -20,15 +20,21 @@ from typing import Any, Protocol
 
 from tripletune.errors import ConfigError
 from tripletune.extraction.job_input import InputFormat, InputRecord, iter_records
-from tripletune.extraction.job_output import JobOutput, explained_writing, open_output
+from tripletune.extraction.job_output import (
+    JobOutput,
+    explained_writing,
+    find_chunk_size,
+    open_output,
+)
 from tripletune.extraction.job_ranks import JobRanks, joined_ranks
 from tripletune.schema import Extraction
 
-__all__ = ["ExtractorFactory", "JobReport", "TextExtractor", "run_job"]
+__all__ = ["ExtractorFactory", "JobReport", "TextExtractor", "choose_chunk_size", "run_job"]
 
 logger = logging.getLogger(__name__)
 
 _CHUNKS_IN_FLIGHT = 2
+_FEWEST_BATCHES, _MOST_BATCHES, _ENOUGH_CHUNKS = 8, 32, 16
 
 
 class TextExtractor(Protocol):
@@ -92,7 +98,7 @@ def run_job(
         settings: What else the results depend on; a resumed job must agree.
         input_format: See `iter_records`.
         text_field: Likewise.
-        resume: Whether to go on with the output that is there.
+        resume: Whether to go on with the output that is there, in chunks of its size.
         chunk_size: Records that are worked on together.
         num_workers: Processes to start; 1 works in this one, and in those beside it that `torchrun`
             started.
@@ -115,9 +121,10 @@ def run_job(
 
     def begin() -> _Job:
         records = iter_records(input_path, input_format=input_format, text_field=text_field)
-        job = {**settings, "input": str(input_path or "-"), "chunk_size": chunk_size}
+        size = (find_chunk_size(output_path) if resume else None) or chunk_size
+        job = {**settings, "input": str(input_path or "-"), "chunk_size": size}
         output = open_output(output_path, job, resume=resume)
-        return _Job(records, output, output_path, chunk_size, on_progress or _ignore)
+        return _Job(records, output, output_path, size, on_progress or _ignore)
 
     with joined_ranks() as ranks:
         if num_workers == 1:
@@ -128,6 +135,24 @@ def run_job(
                 "started; use one of the two ways, torchrun or workers"
             )
     return _work_in_pool(make_extractor, begin(), num_workers)
+
+
+def choose_chunk_size(batch_size: int, num_records: int | None, *, on_gpu: bool) -> int:
+    """How many records to work on together, the same for any number of workers.
+
+    At the end of a chunk, when no more prompts wait, a GPU computes a few long answers in the time
+    of a whole batch. So it is given as many batches at once as leave a job some chunks to divide
+    among workers; elsewhere, and for a stream, results had better come soon.
+
+    Args:
+        batch_size: Windows computed together.
+        num_records: Of the job; None where it is not known.
+        on_gpu: Whether a GPU computes.
+    """
+    batches = _FEWEST_BATCHES
+    if on_gpu and num_records is not None:
+        batches = num_records // (_ENOUGH_CHUNKS * batch_size)
+    return batch_size * min(max(batches, _FEWEST_BATCHES), _MOST_BATCHES)
 
 
 def _ignore(num_records: int, num_triplets: int) -> None:
