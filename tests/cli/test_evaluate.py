@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ PREDICTED = {
 
 
 class FakeExtractor:
+    options = SimpleNamespace(batch_size=2)
+
     def iter_extract(self, examples):
         for example in examples:
             yield replace(Extraction(example.text, PREDICTED[example.text]), id=example.id)

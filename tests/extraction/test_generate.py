@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import tripletune.extraction.generate as area
 from tests.extraction.builders import (
     build_chatglm,
     build_chatglm2,
@@ -18,6 +19,7 @@ from tests.extraction.builders import (
 )
 from tests.extraction.scripted_guide import ScriptedGuide
 from tripletune.errors import ConfigError
+from tripletune.extraction.batch_reader import BatchReader
 from tripletune.extraction.generate import GenerationOptions, generate_greedy
 
 NUM_NEW = 12
@@ -234,6 +236,25 @@ def test_drawn_tokens_do_not_depend_on_batch_method_or_order() -> None:
     assert len(set(expected.values())) > 1
     assert draw(order[::-1], method="batch", batch_size=4) == expected
     assert draw(order, method="slots", batch_size=3) == expected
+
+
+def test_batches_are_as_large_as_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(area, "count_slots", lambda model, places: 4)
+    # Prompts of 14 tokens: two at a time; of 3 and fewer: four.
+    monkeypatch.setattr(area, "count_prompt_tokens", lambda model, slots, places: 29)
+    model = build_llama()
+    sizes: list[int] = []
+    plain = BatchReader.read_prompts
+
+    def note(self: BatchReader, **options: Any) -> Any:
+        sizes.append(len(self.mask))
+        return plain(self, **options)
+
+    monkeypatch.setattr(BatchReader, "read_prompts", note)
+    prompts = [[5] * length for length in (3, 14, 2, 14, 1, 3, 2)]
+    options = make_options(batch_size=16, method="batch", max_new_tokens=2)
+    assert len(generate_greedy(model, prompts, options)) == 7
+    assert sizes == [2, 4, 1]
 
 
 def test_seeds_without_guides_are_refused() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tripletune.errors import ConfigError, DataError, OutputError
-from tripletune.extraction.jobs import JobReport, choose_chunk_size, run_job
+from tripletune.extraction.jobs import JobReport, run_job
 from tripletune.schema import Extraction, Triplet
 
 JOB = """
@@ -221,22 +221,6 @@ def test_resumed_job_goes_on_in_chunks_of_the_size_it_was_begun_with(
     )  # fmt: skip
     assert written == [3, 3, 3, 1]
     assert broken.read_bytes() == whole.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("num_records", "on_gpu", "batches"),
-    [
-        (100, True, 8),
-        (16 * 10 * 12, True, 12),
-        (10**6, True, 32),
-        (10**6, False, 8),
-        (None, True, 8),
-    ],
-)
-def test_chunks_on_a_gpu_are_large_where_there_are_many_records(
-    num_records: int | None, on_gpu: bool, batches: int
-) -> None:
-    assert choose_chunk_size(10, num_records, on_gpu=on_gpu) == 10 * batches
 
 
 def test_run_job_refuses_a_chunk_size_of_zero(source: Path, tmp_path: Path) -> None:

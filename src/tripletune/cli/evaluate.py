@@ -38,7 +38,7 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
         "--validation_file", default="data/val_triplet.jsonl", help="验证数据 (任何可识别的格式)"
     )
     parser.add_argument("--output_dir", help="报告写到哪里 (默认: 适配器目录下 evaluation/)")
-    parser.add_argument("--batch_size", type=int, default=16, help="批次大小 (默认 16)")
+    parser.add_argument("--batch_size", type=int, help="批次大小 (默认: GPU 128 以内, CPU 16)")
     parser.add_argument("--num_examples", type=int, default=5, help="显示多少个例子 (默认 5)")
     parser.add_argument("--free", action="store_true", help="不约束输出 (默认约束为文本中的片段)")
     add_vote_flags(parser)
@@ -66,7 +66,9 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
         vote_share=arguments.vote_share,
     )
     with joined_ranks() as ranks:
-        extractions = extract_in_ranks(ranks, extractor, examples, batch_size=arguments.batch_size)
+        extractions = extract_in_ranks(
+            ranks, extractor, examples, batch_size=extractor.options.batch_size
+        )
     if not ranks.is_first:
         return 0
     evaluation = evaluate(examples, extractions)

@@ -58,7 +58,12 @@ VotesOption = Annotated[
         "--votes", min=1, help="每段抽取几次，保留多数同意的三元组 (默认 1: 最可能的输出)"
     ),
 ]
-BatchOption = Annotated[int, typer.Option("--batch_size", min=1, help="一起计算的文本数")]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch_size", min=1, help="一起计算的文本数 (默认: GPU 128, 显存不够则更少; CPU 16)"
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def extract(
     vote_share: Annotated[
         float, typer.Option("--vote_share", min=0, max=1, help="多大份额的抽取同意才保留")
     ] = DEFAULT_SHARE,
-    batch_size: BatchOption = 16,
+    batch_size: BatchOption = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option("--max_new_tokens", min=1, help="每段最多生成的词元数 (默认: 按原文长度)"),
@@ -133,12 +138,16 @@ def extract(
     """Extracts from every record of a file; see `EXTRACT_HELP`."""
     import torch
 
+    from tripletune.extraction.batch_size import choose_batch_size, choose_chunk_size
     from tripletune.extraction.job_input import count_records
-    from tripletune.extraction.jobs import choose_chunk_size, run_job
+    from tripletune.extraction.jobs import run_job
     from tripletune.training.ranks import is_main_process
 
     folder = find_adapter(adapter)
     relations = _load_relations(schema, folder, free=free)
+    on_gpu = torch.cuda.is_available()
+    if batch_size is None:
+        batch_size = choose_batch_size(on_gpu=on_gpu)
     options: dict[str, Any] = {
         "relations": relations,
         "constrained": not free,
@@ -171,7 +180,7 @@ def extract(
             input_format=kind,
             text_field=text_field,
             resume=resume,
-            chunk_size=choose_chunk_size(batch_size, total, on_gpu=torch.cuda.is_available()),
+            chunk_size=choose_chunk_size(batch_size, total, on_gpu=on_gpu),
             num_workers=workers,
             on_progress=advance,
         )
@@ -194,7 +203,7 @@ def calibrate(
     schema: Annotated[str | None, typer.Option("--schema", help="关系文件")] = None,
     free: Annotated[bool, typer.Option("--free", help="校准不约束的输出")] = False,
     votes: VotesOption = 1,
-    batch_size: BatchOption = 16,
+    batch_size: BatchOption = None,
 ) -> None:
     """Calibrates confidence on validation data; see `CALIBRATE_HELP`."""
     from tripletune.data.readers import load_examples

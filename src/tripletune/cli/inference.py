@@ -33,7 +33,7 @@ def infer_from_arguments(argv: Sequence[str] | None) -> int:
     parser.add_argument("--base_model", help="基础模型 (默认: 适配器中记录的)")
     parser.add_argument("--input", help="输入文件: 每行一句，或 JSONL")
     parser.add_argument("--output", help="输出文件 (JSONL)；不给则打印")
-    parser.add_argument("--batch_size", type=int, default=16, help="批次大小 (默认 16)")
+    parser.add_argument("--batch_size", type=int, help="批次大小 (默认: GPU 128 以内, CPU 16)")
     add_vote_flags(parser)
     parser.add_argument("--free", action="store_true", help="不约束输出 (默认约束为文本中的片段)")
     arguments = parser.parse_args(argv)

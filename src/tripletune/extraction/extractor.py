@@ -14,6 +14,7 @@ from tripletune.data.prompts import encode_prompt, find_end_token_id, render_que
 from tripletune.data.relation_schema import Relation, RelationSchema
 from tripletune.errors import ConfigError, DataError, ModelError
 from tripletune.extraction.batch_reader import evaluation
+from tripletune.extraction.batch_size import choose_batch_size
 from tripletune.extraction.calibration import Calibrator, load_calibrator
 from tripletune.extraction.generate import (
     Generated,
@@ -49,7 +50,8 @@ class Extractor:
         relations: The relations there are: names, or a schema. Needed when `constrained`.
         max_new_tokens: Longest answer about a window, end token included. None: by the length of
             the window, 48 tokens and three for each of its own, which targets hardly ever exceed.
-        batch_size: Windows computed together.
+        batch_size: Windows computed together, fewer where a GPU has no room for so many. None: 128
+            on a GPU, 16 elsewhere.
         constrained: Whether the model can write nothing but triplets whose items stand in the
             text and whose relation is one of `relations`. Without, output is read tolerantly.
         relations_per_prompt: For models trained so: each prompt lists so many of `relations`, and
@@ -86,7 +88,7 @@ class Extractor:
         *,
         relations: Sequence[str] | RelationSchema | None = None,
         max_new_tokens: int | None = None,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         constrained: bool = False,
         relations_per_prompt: int | None = None,
         max_triplets: int = 64,
@@ -111,6 +113,8 @@ class Extractor:
             )
         end_token_id = find_end_token_id(tokenizer)
         pad_token_id = tokenizer.pad_token_id
+        if batch_size is None:
+            batch_size = choose_batch_size(on_gpu=model is not None and model.device.type == "cuda")
         self.options = GenerationOptions(
             end_token_id=end_token_id,
             pad_token_id=end_token_id if pad_token_id is None else pad_token_id,

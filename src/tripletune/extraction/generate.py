@@ -32,6 +32,7 @@ from tripletune.extraction.generation_rows import (
     choose_for_rows,
     prepare_guides,
 )
+from tripletune.extraction.slot_memory import count_prompt_tokens, count_slots
 from tripletune.extraction.slot_reader import supports_slots
 
 __all__ = [
@@ -142,8 +143,9 @@ def _uncollected() -> Iterator[None]:
 def _generate_in_batches(
     model: Any, prompts: Sequence[Sequence[int]], rows: list[Row], options: GenerationOptions
 ) -> Iterator[tuple[int, Generated]]:
-    for first in range(0, len(rows), options.batch_size):
-        active = rows[first : first + options.batch_size]
+    while rows:
+        size = _count_together(model, len(prompts[rows[0].index]), rows, options)
+        active, rows = rows[:size], rows[size:]
         with evaluation(model):
             reader = BatchReader(
                 model, [prompts[row.index] for row in active], options.pad_token_id,
@@ -170,6 +172,14 @@ def _generate_in_batches(
                     reader.keep(kept)
                     active = [active[place] for place in kept]
                 logits = reader.read_tokens(_take_unread(active, reader))
+
+
+def _count_together(
+    model: Any, longest_prompt: int, rows: Sequence[Row], options: GenerationOptions
+) -> int:
+    num_places = longest_prompt + max(row.limit for row in rows[: options.batch_size])
+    size = min(options.batch_size, count_slots(model, num_places))
+    return min(size, max(1, count_prompt_tokens(model, size, num_places) // longest_prompt))
 
 
 def _choose_where_read(logits: Tensor, rows: Sequence[Row]) -> dict[int, tuple[int, float]]:

@@ -20,11 +20,11 @@ from tripletune.extraction.generation_rows import (
     choose_for_rows,
     prepare_guides,
 )
-from tripletune.extraction.slot_reader import SlotReader, count_slots, round_places
+from tripletune.extraction.slot_memory import count_prompt_tokens, count_slots, round_places
+from tripletune.extraction.slot_reader import SlotReader
 
 __all__ = ["generate_in_slots"]
 
-_PROMPT_TOKENS_AT_ONCE = 16384
 _SMALLEST_TAIL = 8
 
 
@@ -61,20 +61,21 @@ def _generate_in_slots_of(
 ) -> Iterator[tuple[int, Generated]]:
     """A row that turns out to be finished has its last step thrown away."""
     waiting = deque(rows)
+    num_slots = min(options.batch_size, len(rows), count_slots(model, num_places))
+    most_tokens = count_prompt_tokens(model, num_slots, num_places)
     reader = SlotReader(
-        model, num_slots=min(options.batch_size, len(rows), count_slots(model, num_places)),
-        num_places=num_places, pad_token_id=options.pad_token_id,
+        model, num_slots=num_slots, num_places=num_places, pad_token_id=options.pad_token_id,
         use_cuda_graphs=options.use_cuda_graphs, bidirectional_prompt=options.bidirectional_prompt,
     )  # fmt: skip
     active: dict[int, Row] = {}
     unsettled: list[tuple[list[int], Choice]] = []
-    admission = Admission(reader.num_slots)
+    admission = Admission(num_slots)
     while waiting or active:
         with evaluation(model):
             if not waiting:
                 active = _shrink(reader, active, unsettled)
             elif _is_time_to_admit(admission, reader, waiting, active, prompts):
-                unsettled += _admit(reader, waiting, active, prompts)
+                unsettled += _admit(reader, waiting, active, prompts, most_tokens)
             logits = reader.step()
         finished = [pair for slots, choice in unsettled for pair in _settle(slots, choice, active)]
         unsettled = []
@@ -109,13 +110,14 @@ def _admit(
     waiting: deque[Row],
     active: dict[int, Row],
     prompts: Sequence[Sequence[int]],
+    most_tokens: int,
 ) -> list[tuple[list[int], Choice]]:
-    """Fills the free slots."""
+    """Fills the free slots, reading so many tokens of prompts at a time."""
     free = [slot for slot in range(reader.num_slots) if slot not in active]
     choices = []
     while free and waiting:
         longest = max(len(prompts[row.index]) for row in islice(waiting, len(free)))
-        count = min(len(free), len(waiting), max(1, _PROMPT_TOKENS_AT_ONCE // longest))
+        count = min(len(free), len(waiting), max(1, most_tokens // longest))
         slots, free = free[:count], free[count:]
         rows = [waiting.popleft() for _ in range(count)]
         logits = reader.read_prompts(slots, [prompts[row.index] for row in rows])

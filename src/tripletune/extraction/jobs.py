@@ -29,12 +29,11 @@ from tripletune.extraction.job_output import (
 from tripletune.extraction.job_ranks import JobRanks, joined_ranks
 from tripletune.schema import Extraction
 
-__all__ = ["ExtractorFactory", "JobReport", "TextExtractor", "choose_chunk_size", "run_job"]
+__all__ = ["ExtractorFactory", "JobReport", "TextExtractor", "run_job"]
 
 logger = logging.getLogger(__name__)
 
 _CHUNKS_IN_FLIGHT = 2
-_FEWEST_BATCHES, _MOST_BATCHES, _ENOUGH_CHUNKS = 8, 32, 16
 
 
 class TextExtractor(Protocol):
@@ -135,24 +134,6 @@ def run_job(
                 "started; use one of the two ways, torchrun or workers"
             )
     return _work_in_pool(make_extractor, begin(), num_workers)
-
-
-def choose_chunk_size(batch_size: int, num_records: int | None, *, on_gpu: bool) -> int:
-    """How many records to work on together, the same for any number of workers.
-
-    At the end of a chunk, when no more prompts wait, a GPU computes a few long answers in the time
-    of a whole batch. So it is given as many batches at once as leave a job some chunks to divide
-    among workers; elsewhere, and for a stream, results had better come soon.
-
-    Args:
-        batch_size: Windows computed together.
-        num_records: Of the job; None where it is not known.
-        on_gpu: Whether a GPU computes.
-    """
-    batches = _FEWEST_BATCHES
-    if on_gpu and num_records is not None:
-        batches = num_records // (_ENOUGH_CHUNKS * batch_size)
-    return batch_size * min(max(batches, _FEWEST_BATCHES), _MOST_BATCHES)
 
 
 def _ignore(num_records: int, num_triplets: int) -> None:

@@ -28,17 +28,15 @@ from torch import Tensor
 from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 from tripletune.extraction.choice import copy_to_device
 from tripletune.extraction.slot_cache import SlotCache
+from tripletune.extraction.slot_memory import round_places
 from tripletune.extraction.step_record import StepRecord, can_record, record_step
 from tripletune.models.causal_mask import TAKE_READY_MASKS, convert_explicit_mask
 from tripletune.models.current_device import on_device_of
-from tripletune.models.gpu_memory import find_free_bytes
 
-__all__ = ["SlotReader", "count_slots", "round_places", "supports_slots"]
+__all__ = ["SlotReader", "supports_slots"]
 
-_ROUNDING = 64
 _STEPS_BEFORE_RECORDING = 1
 """Recording takes about as long as a step without a record; the first of a shape warms it up."""
-_SHARE_FOR_SLOTS = 0.7
 
 
 def supports_slots(model: Any) -> bool:
@@ -58,34 +56,6 @@ def supports_slots(model: Any) -> bool:
         and has_positions
         and implementation in ("sdpa", "eager")
     )
-
-
-def count_slots(model: Any, num_places: int) -> int:
-    """How many slots of so many places the free memory of the model's device has room for.
-
-    At least 1; on the CPU, whose memory is not looked at, as many as anyone may want.
-    """
-    if model.device.type != "cuda":
-        return 2**31
-    config = model.config.get_text_config()
-    num_heads = config.num_attention_heads
-    if getattr(config, "multi_query_attention", False):
-        num_groups = config.multi_query_group_num
-    else:
-        num_groups = getattr(config, "num_key_value_heads", None) or num_heads
-    width = (
-        getattr(config, "head_dim", None)
-        or getattr(config, "kv_channels", None)
-        or config.hidden_size // num_heads
-    )
-    num_bytes = 2 * config.num_hidden_layers * num_groups * width * model.dtype.itemsize
-    free = find_free_bytes(model.device)
-    return max(1, int(_SHARE_FOR_SLOTS * free / (num_bytes * num_places)))
-
-
-def round_places(num_places: int) -> int:
-    """The places that a slot is given for so many: a multiple of 64."""
-    return -(-num_places // _ROUNDING) * _ROUNDING
 
 
 class SlotReader:

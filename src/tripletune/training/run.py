@@ -285,7 +285,7 @@ class TrainingRun:
                 bidirectional_prompt=self.settings.bidirectional_prompt,
                 halving=not self.settings.fsdp,
                 use_cuda_graphs=not self.settings.fsdp,
-                **({} if self._fit is None else {"batch_size": self._fit.plan.generation_batch}),
+                batch_size=16 if self._fit is None else self._fit.plan.generation_batch,
             )
 
     def extract(self, texts: Sequence[str]) -> list[Any]:

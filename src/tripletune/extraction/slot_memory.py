@@ -1,0 +1,87 @@
+"""How many slots, and how many tokens of prompts at a time, a GPU's free memory has room for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tripletune.models.gpu_memory import find_free_bytes
+
+__all__ = ["count_prompt_tokens", "count_slots", "round_places"]
+
+_ROUNDING = 64
+_SHARE_FOR_SLOTS = 0.7
+_SHARE_FOR_READING = 0.6
+"""Of what the slots leave; the rest is for logits, a dequantised weight and fragments."""
+_MOST_PROMPT_TOKENS = 16384
+"""More at a time is no faster."""
+_NO_LIMIT = 2**31
+
+
+def round_places(num_places: int) -> int:
+    """The places that a slot is given for so many: a multiple of 64."""
+    return -(-num_places // _ROUNDING) * _ROUNDING
+
+
+def count_slots(model: Any, num_places: int) -> int:
+    """How many slots of so many places there is room for.
+
+    At least 1; on the CPU, whose memory is not looked at, as many as anyone may want, and for
+    models without attention, whose state does not grow.
+    """
+    if not _needs_room(model):
+        return _NO_LIMIT
+    free = find_free_bytes(model.device)
+    return max(1, int(_SHARE_FOR_SLOTS * free / (_find_cache_bytes(model) * num_places)))
+
+
+def count_prompt_tokens(model: Any, num_slots: int, num_places: int) -> int:
+    """How many tokens of prompts can be read at a time beside slots that have no memory yet."""
+    if not _needs_room(model):
+        return _MOST_PROMPT_TOKENS
+    free = find_free_bytes(model.device) - num_slots * num_places * _find_cache_bytes(model)
+    each = _find_reading_bytes(model, num_places)
+    return min(_MOST_PROMPT_TOKENS, max(1, int(_SHARE_FOR_READING * free / each)))
+
+
+def _needs_room(model: Any) -> bool:
+    has_attention = hasattr(model.config.get_text_config(), "num_attention_heads")
+    return bool(model.device.type == "cuda" and has_attention)
+
+
+def _find_cache_bytes(model: Any) -> int:
+    """Keys and values of a token in all layers."""
+    config = model.config.get_text_config()
+    num_heads = config.num_attention_heads
+    if getattr(config, "multi_query_attention", False):
+        num_groups = config.multi_query_group_num
+    else:
+        num_groups = getattr(config, "num_key_value_heads", None) or num_heads
+    width = _find_head_width(config)
+    return int(2 * config.num_hidden_layers * num_groups * width * model.dtype.itemsize)
+
+
+def _find_reading_bytes(model: Any, num_places: int) -> int:
+    """What a token of a prompt takes while a block reads it, rather more than less.
+
+    The residual stream, the widest products before and after what lies between them, queries and
+    keys rotated in fp32; and the scores of attention where they are written out.
+    """
+    config = model.config.get_text_config()
+    num_heads = config.num_attention_heads
+    head_width = _find_head_width(config)
+    vocabulary = getattr(config, "padded_vocab_size", config.vocab_size)
+    widths = (getattr(module, "out_features", 0) for module in model.modules())
+    widest = max((width for width in widths if width != vocabulary), default=config.hidden_size)
+    num_bytes = model.dtype.itemsize * (2 * config.hidden_size + 4 * widest)
+    num_bytes += 20 * num_heads * head_width
+    if str(getattr(config, "_attn_implementation", "eager")) == "eager":
+        num_bytes += (4 + 2 * model.dtype.itemsize) * num_heads * num_places
+    return int(num_bytes)
+
+
+def _find_head_width(config: Any) -> int:
+    return int(
+        getattr(config, "head_dim", None)
+        or getattr(config, "kv_channels", None)
+        or config.hidden_size // config.num_attention_heads
+    )
