@@ -32,7 +32,7 @@ def test_total_is_the_fullest_of_the_three_moments():
         chosen.training.total, chosen.evaluation.total, chosen.generation.total
     )
     assert chosen.generation == predict_generation(
-        CHATGLM, batch=16, sentences=64, prompt=512, answer=256
+        CHATGLM, batch=128, sentences=64, prompt=512, answer=256
     )
 
 
@@ -102,7 +102,16 @@ def test_continued_run_keeps_its_micro_batch():
 
 
 def test_generation_batch_is_what_fits_beside_the_model():
-    assert [plan(gb).generation_batch for gb in (80, 11, 8)] == [16, 8, 4]
+    assert [plan(gb).generation_batch for gb in (80, 24, 11, 8)] == [128, 16, 8, 4]
+
+
+def test_extraction_takes_more_than_16_at_once_only_in_the_memory_of_training():
+    chosen = plan(24)
+    assert chosen.generation.total <= chosen.training.total
+    twice = predict_generation(
+        CHATGLM, batch=2 * chosen.generation_batch, sentences=10**6, prompt=512, answer=256
+    )
+    assert chosen.training.total < twice.total < chosen.usable
 
 
 def test_nothing_fits_says_how_much_is_missing_and_what_helps():
