@@ -13,11 +13,11 @@ def test_a_gpu_computes_more_together() -> None:
 @pytest.mark.parametrize(
     ("num_records", "on_gpu", "batches"),
     [
-        (100, True, 8),
+        (100, True, 4),
         (16 * 10 * 12, True, 12),
         (10**6, True, 32),
         (10**6, False, 8),
-        (None, True, 8),
+        (None, True, 4),
     ],
 )
 def test_chunks_on_a_gpu_are_large_where_there_are_many_records(

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "evaluate_from_arguments", "extract_in_ranks"]
 
-_CHUNK_BATCHES = 8
-
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`tripletune evaluate`: the flags of `evaluate_triplet.py`."""
@@ -93,9 +91,12 @@ def extract_in_ranks(
         examples: The same on all processes.
         batch_size: Of the extractor.
     """
+    import torch
     from tqdm.auto import tqdm
 
-    size = batch_size * _CHUNK_BATCHES
+    from tripletune.extraction.batch_size import choose_chunk_size
+
+    size = choose_chunk_size(batch_size, len(examples), on_gpu=torch.cuda.is_available())
     chunks = [examples[start : start + size] for start in range(0, len(examples), size)]
     mine = chunks[ranks.rank :: ranks.size]
     total = sum(map(len, mine))

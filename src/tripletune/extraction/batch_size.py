@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["choose_batch_size", "choose_chunk_size"]
 
 _ON_GPU, _ELSEWHERE = 128, 16
-_FEWEST_BATCHES, _MOST_BATCHES, _ENOUGH_CHUNKS = 8, 32, 16
+_FEWEST_BATCHES, _MOST_BATCHES, _ENOUGH_CHUNKS = 4, 32, 16
+_BATCHES_ELSEWHERE = 8
 
 
 def choose_batch_size(*, on_gpu: bool) -> int:
@@ -29,7 +30,7 @@ def choose_chunk_size(batch_size: int, num_records: int | None, *, on_gpu: bool)
         num_records: Of the job; None where it is not known.
         on_gpu: Whether a GPU computes.
     """
-    batches = _FEWEST_BATCHES
-    if on_gpu and num_records is not None:
-        batches = num_records // (_ENOUGH_CHUNKS * batch_size)
+    if not on_gpu:
+        return batch_size * _BATCHES_ELSEWHERE
+    batches = (num_records or 0) // (_ENOUGH_CHUNKS * batch_size)
     return batch_size * min(max(batches, _FEWEST_BATCHES), _MOST_BATCHES)
