@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.extraction.builders import build_sentencepiece, build_small_chatglm
-from tripletune.cli.extract import CALIBRATE_HELP, EXTRACT_HELP, calibrate, extract
+from tripletune.cli.extract import CALIBRATE_HELP, EXTRACT_HELP, AdapterFactory, calibrate, extract
 from tripletune.data.relation_schema import Relation, RelationSchema, save_schema
 from tripletune.errors import ConfigError
 
@@ -113,6 +113,27 @@ def test_calibrate_saves_the_calibration_beside_the_adapter(
     assert saved["method"] == "temperature"
     assert f"{saved['error_before']:.4f} -> {saved['error_after']:.4f}" in result.stdout
     (folders[1] / "calibration.json").unlink()
+
+
+def test_workers_on_the_same_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: dict[str, float] = {}
+    devices = []
+    for name, value in {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "set_device": lambda device: None,
+        "set_per_process_memory_fraction": lambda share, device: shares.update({device: share}),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(
+        "tripletune.extraction.extractor.Extractor.from_pretrained",
+        lambda *args, device, **kwargs: devices.append(device),
+    )
+    factory = AdapterFactory("adapter", None, None, 3, {})
+    for worker in range(3):
+        factory(worker)
+    assert devices == ["cuda:0", "cuda:1", "cuda:0"]
+    assert shares == {"cuda:0": 1 / 2}
 
 
 @pytest.mark.slow

@@ -85,8 +85,12 @@ class AdapterFactory:
         quiet_libraries()
         device = None
         if self.num_workers > 1 and torch.cuda.is_available():
-            device = f"cuda:{worker % torch.cuda.device_count()}"
+            num_gpus = torch.cuda.device_count()
+            device = f"cuda:{worker % num_gpus}"
             torch.cuda.set_device(device)  # else each worker takes memory of the first one, too
+            num_sharing = len(range(worker % num_gpus, self.num_workers, num_gpus))
+            if num_sharing > 1:
+                torch.cuda.set_per_process_memory_fraction(1 / num_sharing, device)
         return Extractor.from_pretrained(
             self.adapter,
             base_model=self.base_model,
