@@ -9,12 +9,14 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+import tripletune.extraction.extractor as area
 from tests.extraction.builders import build_sentencepiece, build_small_chatglm
 from tripletune.data.linearize import parse_target
 from tripletune.data.relation_schema import Relation, RelationSchema
 from tripletune.errors import ConfigError, DataError
 from tripletune.extraction.calibration import Calibrator
 from tripletune.extraction.extractor import Extractor
+from tripletune.extraction.generate import iter_greedy
 from tripletune.extraction.relation_parts import RelationPart
 from tripletune.schema import Example, Span, Triplet
 
@@ -185,6 +187,26 @@ def test_iter_extract_keeps_ids_and_order(model: Any, tokenizer: Any) -> None:
     examples = [Example(text, id=str(number)) for number, text in enumerate(TEXTS * 8)]
     found = list(build(model, tokenizer, batch_size=2).iter_extract(examples))
     assert [(e.id, e.text) for e in found] == [(e.id, e.text) for e in examples]
+
+
+def test_windows_of_many_long_texts_are_not_held_all_at_once(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["甲公司位于乙市。" * 6, "", "丙公司位于丁市。" * 5]
+    extractor = build(model, tokenizer, window_chars=8, overlap_chars=0)
+    expected = extractor.extract(texts)
+    numbers: list[int] = []
+
+    def note(model: Any, prompts: Any, *args: Any, **kwargs: Any) -> Any:
+        numbers.append(len(prompts))
+        return iter_greedy(model, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(area, "iter_greedy", note)
+    monkeypatch.setattr(area, "_QUESTIONS_AT_ONCE", 4)
+    found = extractor.extract(texts)
+    assert numbers == [4, 4, 3]
+    assert [extraction.triplets for extraction in found] == [e.triplets for e in expected]
+    assert found[0].triplets
 
 
 def test_extractor_refuses_a_constraint_without_relations(model: Any, tokenizer: Any) -> None:

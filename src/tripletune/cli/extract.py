@@ -184,7 +184,9 @@ def extract(
             input_format=kind,
             text_field=text_field,
             resume=resume,
-            chunk_size=choose_chunk_size(batch_size, total, on_gpu=on_gpu),
+            chunk_size=choose_chunk_size(
+                batch_size, total, bytes_per_record=_find_mean_bytes(source, total), on_gpu=on_gpu
+            ),
             num_workers=workers,
             on_progress=advance,
         )
@@ -262,6 +264,11 @@ def _load_relations(schema: str | None, folder: Path, *, free: bool) -> Any:
         f"schema: {str(folder)!r} has no schema.json, so the relations are not known; name a file "
         "(--schema schema.json), or extract without constraint (--free)"
     )
+
+
+def _find_mean_bytes(source: Path | None, num_records: int | None) -> float:
+    """Of a record as it lies in the file; 0 where that is not known."""
+    return source.stat().st_size / num_records if source is not None and num_records else 0.0
 
 
 @contextmanager

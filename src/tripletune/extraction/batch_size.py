@@ -7,6 +7,8 @@ __all__ = ["choose_batch_size", "choose_chunk_size"]
 _ON_GPU, _ELSEWHERE = 128, 16
 _FEWEST_BATCHES, _MOST_BATCHES, _ENOUGH_CHUNKS = 4, 32, 16
 _BATCHES_ELSEWHERE = 8
+_BYTES_OF_A_WINDOW = 512
+"""About 170 Chinese characters: 320 without what a window repeats of the one before, and JSON."""
 
 
 def choose_batch_size(*, on_gpu: bool) -> int:
@@ -18,7 +20,9 @@ def choose_batch_size(*, on_gpu: bool) -> int:
     return _ON_GPU if on_gpu else _ELSEWHERE
 
 
-def choose_chunk_size(batch_size: int, num_records: int | None, *, on_gpu: bool) -> int:
+def choose_chunk_size(
+    batch_size: int, num_records: int | None, *, bytes_per_record: float = 0.0, on_gpu: bool
+) -> int:
     """How many records to work on together, the same for any number of workers.
 
     At the end of a chunk, when no more prompts wait, a GPU computes a few long answers in the time
@@ -28,9 +32,12 @@ def choose_chunk_size(batch_size: int, num_records: int | None, *, on_gpu: bool)
     Args:
         batch_size: Windows computed together.
         num_records: Of the job; None where it is not known.
+        bytes_per_record: Mean length, by which long records are taken for several windows.
         on_gpu: Whether a GPU computes.
     """
-    if not on_gpu:
-        return batch_size * _BATCHES_ELSEWHERE
-    batches = (num_records or 0) // (_ENOUGH_CHUNKS * batch_size)
-    return batch_size * min(max(batches, _FEWEST_BATCHES), _MOST_BATCHES)
+    windows_per_record = max(1.0, bytes_per_record / _BYTES_OF_A_WINDOW)
+    batches = _BATCHES_ELSEWHERE
+    if on_gpu:
+        batches = int((num_records or 0) * windows_per_record) // (_ENOUGH_CHUNKS * batch_size)
+        batches = min(max(batches, _FEWEST_BATCHES), _MOST_BATCHES)
+    return max(1, int(batch_size * batches / windows_per_record))

@@ -35,6 +35,8 @@ from tripletune.schema import Example, Extraction, Triplet
 __all__ = ["Extractor"]
 
 _BATCHES_AHEAD = 8
+_QUESTIONS_AT_ONCE = 8192
+"""Prompts that are held at the same time, about 100 MB of them."""
 _WINDOW_CHARS = 320
 _LONGEST_ANSWER = 2048
 _FEWEST_TOKENS, _TOKENS_PER_TOKEN = 48, 3
@@ -220,16 +222,17 @@ class Extractor:
             if not isinstance(text, str):
                 raise DataError(f"texts: number {index} is {text!r}, not a string")
         chosen = self.schema if schema is None else read_schema(schema)
-        questions = [
+        questions = (
             (index, window, part)
             for index in range(len(texts))
             for window in self.iter_windows(texts[index])
             for part in self.find_parts(chosen)
-        ]
-        found = self._answer([(window.text, part) for _, window, part in questions])
+        )
         answers: list[list[tuple[Window, Extraction]]] = [[] for _ in texts]
-        for (index, window, _), extraction in zip(questions, found, strict=True):
-            answers[index].append((window, extraction))
+        while some := list(islice(questions, _QUESTIONS_AT_ONCE)):
+            found = self._answer([(window.text, part) for _, window, part in some])
+            for (index, window, _), extraction in zip(some, found, strict=True):
+                answers[index].append((window, extraction))
         return [self._finish(text, some) for text, some in zip(texts, answers, strict=True)]
 
     def iter_extract(
