@@ -239,9 +239,9 @@ def test_drawn_tokens_do_not_depend_on_batch_method_or_order() -> None:
 
 
 def test_batches_are_as_large_as_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(area, "count_slots", lambda model, places: 4)
+    monkeypatch.setattr(area, "count_slots", lambda model, places, room: 4)
     # Prompts of 14 tokens: two at a time; of 3 and fewer: four.
-    monkeypatch.setattr(area, "count_prompt_tokens", lambda model, slots, places: 29)
+    monkeypatch.setattr(area, "count_prompt_tokens", lambda model, slots, places, room: 29)
     model = build_llama()
     sizes: list[int] = []
     plain = BatchReader.read_prompts

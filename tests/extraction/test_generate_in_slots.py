@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 
+import tripletune.extraction.generate_in_slots as area
 from tests.extraction.builders import build_llama
 from tests.extraction.scripted_guide import ScriptedGuide
 from tripletune.extraction.generate import generate_greedy
 from tripletune.extraction.generation_rows import GenerationOptions
+from tripletune.extraction.slot_cache import SlotCache
 from tripletune.extraction.slot_reader import SlotReader
 
 PROMPTS = [[4 + index % 25] * (1 + index % 3) for index in range(20)]
@@ -62,3 +66,41 @@ def test_prompts_do_not_wait_for_more_slots_than_there_are_prompts(
     read = note_sizes(monkeypatch, "read_prompts")
     generate([1, 9, 9, 9, 9, 9, 9, 9, 9], "slots", batch_size=8)
     assert read == [8, 1]
+
+
+def test_keys_and_values_are_let_go_without_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the next rows: those would find the memory of these still taken."""
+    made: list[weakref.ref[Any]] = []
+    plain = SlotCache.__init__
+
+    def note(self: SlotCache, *args: Any) -> None:
+        plain(self, *args)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(SlotCache, "__init__", note)
+    gc.disable()
+    try:
+        generate([2, 3, 1], "slots", batch_size=2)
+        assert [reference() for reference in made] == [None]
+    finally:
+        gc.enable()
+
+
+def test_rows_of_about_the_same_length_are_taken_together_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rooms: list[tuple[int, int | None]] = []
+
+    def count(model: Any, num_places: int, room: int | None) -> int:
+        rooms.append((num_places, room))
+        return 2 if num_places > 128 else 4
+
+    monkeypatch.setattr(area, "count_slots", count)
+    monkeypatch.setattr(area, "find_room", lambda model: 10**9)
+    read = note_sizes(monkeypatch, "read_prompts")
+    guides = [ScriptedGuide([[5]] * 2) for _ in range(6)]
+    options = GenerationOptions(end_token_id=33, pad_token_id=3, batch_size=8, method="slots")
+    limits = [250, 3, 3, 3, 250, 3]
+    generate_greedy(build_llama(), PROMPTS[:6], options, guides=guides, limits=limits)
+    assert read == [2, 4]
+    assert rooms == [(256, 10**9)] * 2 + [(64, 10**9)] * 2

@@ -49,8 +49,8 @@ def test_token_is_written_where_its_slot_is_and_what_is_looked_at_is_given_back(
     cache.open_slots(torch.tensor([0, 1, 2]), slice(None)).update(
         make_states(3, 2), make_states(3, 2), 0
     )
-    cache.places = torch.tensor([2, 4, 3])
-    cache.length = 5
+    cache.state.places = torch.tensor([2, 4, 3])
+    cache.state.length = 5
     token = torch.full((3, 1, 1, 2), 7.0)
     keys, values = cache.update(token, token, 0)
     assert keys.shape == values.shape == (3, 1, 5, 2)
@@ -67,6 +67,6 @@ def test_slots_that_are_not_selected_are_dropped() -> None:
 
 def test_query_stands_behind_the_last_place() -> None:
     cache = build()
-    cache.length = 5
+    cache.state.length = 5
     assert cache.get_seq_length() == 5
     assert cache.get_mask_sizes(1, 0) == (5, 0)

@@ -8,7 +8,12 @@ import torch
 
 import tripletune.extraction.slot_memory as area
 from tests.extraction.builders import build_chatglm, build_chatglm2, build_llama, build_sliding
-from tripletune.extraction.slot_memory import count_prompt_tokens, count_slots, round_places
+from tripletune.extraction.slot_memory import (
+    count_prompt_tokens,
+    count_slots,
+    find_room,
+    round_places,
+)
 from tripletune.training.memory import _forward_bytes
 from tripletune.training.network_size import describe_network
 
@@ -30,57 +35,53 @@ def put_on_gpu(model: Any) -> Any:
     )
 
 
-@pytest.fixture
-def free(monkeypatch):
-    """Sets the bytes that are free."""
-
-    def put(num_bytes: int) -> None:
-        monkeypatch.setattr(area, "find_free_bytes", lambda device: num_bytes)
-
-    return put
-
-
 @pytest.mark.parametrize(("tokens", "places"), [(1, 64), (64, 64), (65, 128)])
 def test_places_are_multiples_of_64(tokens: int, places: int) -> None:
     assert round_places(tokens) == places
+
+
+def test_room_is_what_is_free_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(area, "find_free_bytes", lambda device: 1000 + device.index)
+    assert find_room(put_on_gpu(build_chatglm())) == 1000
+    assert find_room(build_chatglm()) is None
+
+
+def test_models_without_attention_need_no_room() -> None:
+    model = build_chatglm()
+    model.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=2))
+    assert find_room(put_on_gpu(model)) is None
 
 
 # Layers, times keys and values, heads of keys, width of a head, bytes.
 @pytest.mark.parametrize(
     ("name", "bytes_a_token"), [("chatglm", 2 * 2 * 2 * 16 * 2), ("chatglm2", 2 * 2 * 2 * 8 * 2)]
 )
-def test_slots_take_seven_tenths_of_what_is_free(name: str, bytes_a_token: int, free: Any) -> None:
-    free(10 * 64 * bytes_a_token)
-    assert count_slots(put_on_gpu(BUILDERS[name]()), 64) == 7
-    free(0)
-    assert count_slots(put_on_gpu(BUILDERS[name]()), 64) == 1
+def test_slots_take_seven_tenths_of_the_room(name: str, bytes_a_token: int) -> None:
+    model = put_on_gpu(BUILDERS[name]())
+    assert count_slots(model, 64, 10 * 64 * bytes_a_token) == 7
+    assert count_slots(model, 64, 0) == 1
 
 
-def test_memory_of_a_processor_is_not_looked_at(free: Any) -> None:
-    free(0)
+def test_memory_that_is_not_looked_at_limits_nothing() -> None:
     model = build_chatglm()
-    assert count_slots(model, 64) == 2**31
-    assert count_prompt_tokens(model, 4, 64) == 16384
+    assert count_slots(model, 64, None) == 2**31
+    assert count_prompt_tokens(model, 4, 64, None) == 16384
 
 
-def test_prompts_are_read_in_what_the_slots_leave(free: Any) -> None:
+def test_prompts_are_read_in_what_the_slots_leave() -> None:
     model = put_on_gpu(build_chatglm())
     slots = 4 * 64 * (2 * 2 * 2 * 16 * 2)
     each = 2 * (2 * 32 + 4 * 96) + 20 * 32  # 96: queries, keys and values together
-    free(slots + 1000 * each)
-    assert count_prompt_tokens(model, 4, 64) == 600
-    free(slots)
-    assert count_prompt_tokens(model, 4, 64) == 1
-    free(slots + 10**12)
-    assert count_prompt_tokens(model, 4, 64) == 16384
+    assert count_prompt_tokens(model, 4, 64, slots + 1000 * each) == 600
+    assert count_prompt_tokens(model, 4, 64, slots) == 1
+    assert count_prompt_tokens(model, 4, 64, slots + 10**12) == 16384
 
 
-def test_scores_that_are_written_out_take_memory(free: Any) -> None:
+def test_scores_that_are_written_out_take_memory() -> None:
     model = build_chatglm()
     model.config._attn_implementation = "eager"
-    free(10**6)
-    without = count_prompt_tokens(put_on_gpu(build_chatglm()), 0, 512)
-    assert count_prompt_tokens(put_on_gpu(model), 0, 512) < without / 5
+    without = count_prompt_tokens(put_on_gpu(build_chatglm()), 0, 512, 10**6)
+    assert count_prompt_tokens(put_on_gpu(model), 0, 512, 10**6) < without / 5
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -27,6 +27,7 @@ from tripletune.extraction.reading import read_constrained, read_free
 from tripletune.extraction.relation_parts import RelationPart, iter_parts
 from tripletune.extraction.repetition import FreeGuide
 from tripletune.extraction.sampling import derive_seed
+from tripletune.extraction.slot_memory import find_room
 from tripletune.extraction.vocabulary import Vocabulary, build_vocabulary
 from tripletune.extraction.votes import DEFAULT_SHARE, combine_votes
 from tripletune.extraction.windows import Window, iter_windows, merge_windows
@@ -359,6 +360,9 @@ class Extractor:
                 text = questions[index][0]
                 return read_free(text, written, output, vocabulary, repeated=repeated)
 
+        if self.options.room is None:
+            # Once for all texts, so that what is computed together does not go by what was before.
+            self.options = replace(self.options, room=find_room(self.model))
         # Each output is read as it comes, while the device works on the others.
         with evaluation(self.model):
             for index, output in iter_greedy(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -32,7 +33,7 @@ from tripletune.extraction.generation_rows import (
     choose_for_rows,
     prepare_guides,
 )
-from tripletune.extraction.slot_memory import count_prompt_tokens, count_slots
+from tripletune.extraction.slot_memory import count_prompt_tokens, count_slots, find_room
 from tripletune.extraction.slot_reader import supports_slots
 
 __all__ = [
@@ -143,6 +144,8 @@ def _uncollected() -> Iterator[None]:
 def _generate_in_batches(
     model: Any, prompts: Sequence[Sequence[int]], rows: list[Row], options: GenerationOptions
 ) -> Iterator[tuple[int, Generated]]:
+    if options.room is None:
+        options = replace(options, room=find_room(model))
     while rows:
         size = _count_together(model, len(prompts[rows[0].index]), rows, options)
         active, rows = rows[:size], rows[size:]
@@ -178,8 +181,9 @@ def _count_together(
     model: Any, longest_prompt: int, rows: Sequence[Row], options: GenerationOptions
 ) -> int:
     num_places = longest_prompt + max(row.limit for row in rows[: options.batch_size])
-    size = min(options.batch_size, count_slots(model, num_places))
-    return min(size, max(1, count_prompt_tokens(model, size, num_places) // longest_prompt))
+    size = min(options.batch_size, count_slots(model, num_places, options.room))
+    most_tokens = count_prompt_tokens(model, size, num_places, options.room)
+    return min(size, max(1, most_tokens // longest_prompt))
 
 
 def _choose_where_read(logits: Tensor, rows: Sequence[Row]) -> dict[int, tuple[int, float]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -20,7 +21,12 @@ from tripletune.extraction.generation_rows import (
     choose_for_rows,
     prepare_guides,
 )
-from tripletune.extraction.slot_memory import count_prompt_tokens, count_slots, round_places
+from tripletune.extraction.slot_memory import (
+    count_prompt_tokens,
+    count_slots,
+    find_room,
+    round_places,
+)
 from tripletune.extraction.slot_reader import SlotReader
 
 __all__ = ["generate_in_slots"]
@@ -42,12 +48,15 @@ def generate_in_slots(
         rows: Their rows; sorted here.
         options: How to generate.
     """
-    rooms = {row.index: round_places(len(prompts[row.index]) + row.limit) for row in rows}
-    rows.sort(key=lambda row: -rooms[row.index])
+    places = {row.index: round_places(len(prompts[row.index]) + row.limit) for row in rows}
+    rows.sort(key=lambda row: -places[row.index])
+    if options.room is None:
+        options = replace(options, room=find_room(model))
     while rows:
-        num_places = rooms[rows[0].index]
-        has_room = count_slots(model, num_places) >= min(options.batch_size, len(rows))
-        fitting = [row for row in rows if has_room or 2 * rooms[row.index] >= num_places]
+        num_places = places[rows[0].index]
+        num_slots = count_slots(model, num_places, options.room)
+        has_room = num_slots >= min(options.batch_size, len(rows))
+        fitting = [row for row in rows if has_room or 2 * places[row.index] >= num_places]
         rows = rows[len(fitting) :]
         yield from _generate_in_slots_of(num_places, model, prompts, fitting, options)
 
@@ -61,8 +70,9 @@ def _generate_in_slots_of(
 ) -> Iterator[tuple[int, Generated]]:
     """A row that turns out to be finished has its last step thrown away."""
     waiting = deque(rows)
-    num_slots = min(options.batch_size, len(rows), count_slots(model, num_places))
-    most_tokens = count_prompt_tokens(model, num_slots, num_places)
+    num_slots = count_slots(model, num_places, options.room)
+    num_slots = min(options.batch_size, len(rows), num_slots)
+    most_tokens = count_prompt_tokens(model, num_slots, num_places, options.room)
     reader = SlotReader(
         model, num_slots=num_slots, num_places=num_places, pad_token_id=options.pad_token_id,
         use_cuda_graphs=options.use_cuda_graphs, bidirectional_prompt=options.bidirectional_prompt,

@@ -57,6 +57,7 @@ class GenerationOptions:
             when there are more prompts than one batch holds or guides.
         use_cuda_graphs: Whether slots on a GPU replay a recorded step.
         bidirectional_prompt: As `BatchReader`.
+        room: Bytes of a GPU's memory that generation may take. None: what is free when it begins.
 
     Raises:
         ConfigError: a limit is below 1.
@@ -69,6 +70,7 @@ class GenerationOptions:
     method: GenerationMethod = "auto"
     use_cuda_graphs: bool = True
     bidirectional_prompt: bool = False
+    room: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_new_tokens < 1:

@@ -6,17 +6,19 @@ as they come and keeps none: what a batch of prompts would hold beside the slots
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["SlotCache"]
+__all__ = ["SlotCache", "SlotState"]
 
 
-class SlotCache(Cache):
-    """The slots of all layers.
+@dataclass
+class SlotState:
+    """Where the slots are, the same in all layers.
 
     Attributes:
         rows: (slots,) 0, 1, 2, …
@@ -24,12 +26,26 @@ class SlotCache(Cache):
         length: How many places of a slot are looked at.
     """
 
+    rows: Tensor
+    places: Tensor
+    length: int
+
+
+class SlotCache(Cache):
+    """The slots of all layers.
+
+    Layers know their state and not the cache: a circle would keep its memory from being free as
+    soon as nothing refers to it.
+
+    Attributes:
+        state: Where the slots are.
+    """
+
     def __init__(self, num_layers: int, num_slots: int, num_places: int, device: Any) -> None:
-        self.rows = torch.arange(num_slots, device=device)
-        self.places = torch.zeros(num_slots, dtype=torch.long, device=device)
-        self.length = num_places
+        places = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self.state = SlotState(torch.arange(num_slots, device=device), places, num_places)
         super().__init__(
-            layers=[_SlotLayer(self, num_slots, num_places) for _ in range(num_layers)]
+            layers=[_SlotLayer(self.state, num_slots, num_places) for _ in range(num_layers)]
         )
 
     def open_slots(self, slots: Tensor, rows: Any) -> Cache:
@@ -50,16 +66,16 @@ class _SlotLayer(CacheLayerMixin):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, owner: SlotCache, num_slots: int, num_places: int) -> None:
+    def __init__(self, state: SlotState, num_slots: int, num_places: int) -> None:
         super().__init__()
-        self.owner = owner
+        self.state = state
         self.num_slots = num_slots
         self.num_places = num_places
 
     @property
     def max_cache_len(self) -> int:
         """How many places a step looks at."""
-        return self.owner.length
+        return self.state.length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Makes room like the given states, (B, H, S, D)."""
@@ -85,19 +101,19 @@ class _SlotLayer(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Writes one token's states (slots, H, 1, D) and gives (slots, H, K, D) back."""
-        rows, places = self.owner.rows, self.owner.places
+        rows, places = self.state.rows, self.state.places
         self.keys[rows, :, places] = key_states[:, :, 0]
         self.values[rows, :, places] = value_states[:, :, 0]
-        length = self.owner.length
+        length = self.state.length
         return self.keys[:, :, :length], self.values[:, :, :length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of keys, and the offset of the first."""
-        return self.owner.length, 0
+        return self.state.length, 0
 
     def get_seq_length(self) -> int:
         """As if the query stood behind the last place, so that causality hides nothing."""
-        return self.owner.length
+        return self.state.length
 
     def get_max_length(self) -> int:
         """Places of a slot."""

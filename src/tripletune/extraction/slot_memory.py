@@ -1,4 +1,4 @@
-"""How many slots, and how many tokens of prompts at a time, a GPU's free memory has room for."""
+"""How many slots, and how many tokens of prompts at a time, memory has room for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from tripletune.models.gpu_memory import find_free_bytes
 
-__all__ = ["count_prompt_tokens", "count_slots", "round_places"]
+__all__ = ["count_prompt_tokens", "count_slots", "find_room", "round_places"]
 
 _ROUNDING = 64
 _SHARE_FOR_SLOTS = 0.7
@@ -22,30 +22,37 @@ def round_places(num_places: int) -> int:
     return -(-num_places // _ROUNDING) * _ROUNDING
 
 
-def count_slots(model: Any, num_places: int) -> int:
-    """How many slots of so many places there is room for.
+def find_room(model: Any) -> int | None:
+    """Bytes that are free on a model's GPU.
 
-    At least 1; on the CPU, whose memory is not looked at, as many as anyone may want, and for
-    models without attention, whose state does not grow.
+    None on a CPU, whose memory is not looked at, and for models without attention, whose state does
+    not grow.
     """
-    if not _needs_room(model):
-        return _NO_LIMIT
-    free = find_free_bytes(model.device)
-    return max(1, int(_SHARE_FOR_SLOTS * free / (_find_cache_bytes(model) * num_places)))
-
-
-def count_prompt_tokens(model: Any, num_slots: int, num_places: int) -> int:
-    """How many tokens of prompts can be read at a time beside slots that have no memory yet."""
-    if not _needs_room(model):
-        return _MOST_PROMPT_TOKENS
-    free = find_free_bytes(model.device) - num_slots * num_places * _find_cache_bytes(model)
-    each = _find_reading_bytes(model, num_places)
-    return min(_MOST_PROMPT_TOKENS, max(1, int(_SHARE_FOR_READING * free / each)))
-
-
-def _needs_room(model: Any) -> bool:
     has_attention = hasattr(model.config.get_text_config(), "num_attention_heads")
-    return bool(model.device.type == "cuda" and has_attention)
+    on_gpu = model.device.type == "cuda"
+    return find_free_bytes(model.device) if on_gpu and has_attention else None
+
+
+def count_slots(model: Any, num_places: int, room: int | None) -> int:
+    """How many slots of so many places there is room for; at least 1.
+
+    Args:
+        model: A causal language model.
+        num_places: Longest prompt and answer together, in tokens.
+        room: Bytes that slots and all that is computed may take; None: as many as anyone may want.
+    """
+    if room is None:
+        return _NO_LIMIT
+    return max(1, int(_SHARE_FOR_SLOTS * room / (_find_cache_bytes(model) * num_places)))
+
+
+def count_prompt_tokens(model: Any, num_slots: int, num_places: int, room: int | None) -> int:
+    """How many tokens of prompts can be read at a time beside so many slots; at least 1."""
+    if room is None:
+        return _MOST_PROMPT_TOKENS
+    left = room - num_slots * num_places * _find_cache_bytes(model)
+    each = _find_reading_bytes(model, num_places)
+    return min(_MOST_PROMPT_TOKENS, max(1, int(_SHARE_FOR_READING * left / each)))
 
 
 def _find_cache_bytes(model: Any) -> int:

@@ -145,7 +145,7 @@ class SlotReader:
         self._mask[index] = 0
         self._mask[index, :length] = reader.mask[rows]
         self._positions[index] = reader.positions[rows][..., -1:]
-        self._cache.places[index] = length - 1
+        self._cache.state.places[index] = length - 1
         self._filled[list(slots)] = length
         return logits[rows]
 
@@ -165,8 +165,8 @@ class SlotReader:
         index = self.index(slots)
         self._positions, self._tokens = self._positions[index], self._tokens[index]
         self._mask = self._mask[index]
-        self._cache.places = self._cache.places[index]
-        self._cache.rows = self._cache.rows[: len(slots)]
+        self._cache.state.places = self._cache.state.places[index]
+        self._cache.state.rows = self._cache.state.rows[: len(slots)]
         self._filled = self._filled[list(slots)]
         self._records.clear()
         self._num_steps.clear()
@@ -175,11 +175,11 @@ class SlotReader:
             layer.select(index)
 
     def _step(self, length: int) -> Tensor:
-        cache = self._cache
-        cache.length = length
-        cache.places.add_(1).clamp_(max=self._num_places - 1)
+        cache, state = self._cache, self._cache.state
+        state.length = length
+        state.places.add_(1).clamp_(max=self._num_places - 1)
         self._positions.add_(self._ahead)
-        self._mask.scatter_(1, cache.places[:, None], 1)
+        self._mask.scatter_(1, state.places[:, None], 1)
         outputs = self._model(
             input_ids=self._tokens,
             attention_mask=self._build_mask(length),
@@ -197,7 +197,7 @@ class SlotReader:
         if self._window is None:
             return mask
         is_seen = mask.bool()
-        distance = self._cache.places[:, None] - self._index[:length]  # (slots, K)
+        distance = self._cache.state.places[:, None] - self._index[:length]  # (slots, K)
         masks = {
             "full_attention": is_seen,
             "sliding_attention": is_seen & (distance < self._window),
