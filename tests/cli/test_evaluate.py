@@ -32,7 +32,7 @@ PREDICTED = {
 class FakeExtractor:
     options = SimpleNamespace(batch_size=2)
 
-    def iter_extract(self, examples):
+    def iter_extract(self, examples, on_text=None):
         for example in examples:
             yield replace(Extraction(example.text, PREDICTED[example.text]), id=example.id)
 

@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 import torch
 import typer
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 from tests.extraction.builders import build_sentencepiece, build_small_chatglm
-from tripletune.cli.extract import CALIBRATE_HELP, EXTRACT_HELP, AdapterFactory, calibrate, extract
+from tripletune.cli.extract import (
+    CALIBRATE_HELP,
+    EXTRACT_HELP,
+    AdapterFactory,
+    _Bar,
+    calibrate,
+    extract,
+)
 from tripletune.data.relation_schema import Relation, RelationSchema, save_schema
 from tripletune.errors import ConfigError
 
@@ -113,6 +121,20 @@ def test_calibrate_saves_the_calibration_beside_the_adapter(
     assert saved["method"] == "temperature"
     assert f"{saved['error_before']:.4f} -> {saved['error_after']:.4f}" in result.stdout
     (folders[1] / "calibration.json").unlink()
+
+
+def test_bar_moves_as_records_are_done_and_is_right_when_they_are_written() -> None:
+    progress = Progress(disable=True)
+    bar = _Bar(progress, 10)
+    shown = []
+    for num_done, num_written in ((3, 4), (6, 4), (0, 2)):  # one is blank; a failure repeats two
+        for _ in range(num_done):
+            bar.note_done()
+        shown.append(progress.tasks[0].completed)
+        bar.note_written(num_written, 5)
+        shown.append(progress.tasks[0].completed)
+    assert shown == [3, 4, 10, 8, 8, 10]
+    assert progress.tasks[0].fields["triplets"] == 15
 
 
 def test_workers_on_the_same_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

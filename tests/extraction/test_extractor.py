@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+import tripletune.extraction.answering as answering
 import tripletune.extraction.extractor as area
 from tests.extraction.builders import build_sentencepiece, build_small_chatglm
 from tripletune.data.linearize import parse_target
@@ -201,12 +202,24 @@ def test_windows_of_many_long_texts_are_not_held_all_at_once(
         numbers.append(len(prompts))
         return iter_greedy(model, prompts, *args, **kwargs)
 
-    monkeypatch.setattr(area, "iter_greedy", note)
+    monkeypatch.setattr(answering, "iter_greedy", note)
     monkeypatch.setattr(area, "_QUESTIONS_AT_ONCE", 4)
     found = extractor.extract(texts)
     assert numbers == [4, 4, 3]
     assert [extraction.triplets for extraction in found] == [e.triplets for e in expected]
     assert found[0].triplets
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_texts_are_told_of_once_when_all_of_them_is_read(
+    model: Any, tokenizer: Any, votes: int
+) -> None:
+    texts = ["甲公司位于乙市。" * 3, "", "丙位于丁。", "戊"]
+    told: list[None] = []
+    build(model, tokenizer, window_chars=8, overlap_chars=0, votes=votes).extract(
+        texts, on_text=lambda: told.append(None)
+    )
+    assert len(told) == 3
 
 
 def test_extractor_refuses_a_constraint_without_relations(model: Any, tokenizer: Any) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ class Fake:
     def __init__(self, worker: int) -> None:
         self.num_chunks = 0
 
-    def extract(self, texts: Sequence[str]) -> list[Extraction]:
+    def extract(self, texts: Sequence[str], *, on_text: Any) -> list[Extraction]:
         self.num_chunks += 1
         if self.num_chunks == 3 and "die" in sys.argv:
             raise KeyboardInterrupt
@@ -35,6 +36,7 @@ JOB = f"""
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from tripletune.errors import TripletuneError
 from tripletune.extraction.jobs import run_job
 from tripletune.schema import Extraction, Triplet

@@ -24,7 +24,7 @@ from tripletune.extraction.jobs import run_job
 from tripletune.schema import Extraction, Triplet
 
 class Slow:
-    def extract(self, texts):
+    def extract(self, texts, on_text):
         time.sleep(0.004)
         share = len(texts) / 10
         return [Extraction(t, (Triplet(t[:2], "是", t[-2:], confidence=share),)) for t in texts]
@@ -40,9 +40,11 @@ class FakeExtractor:
     def __init__(self, *, poison: str = "毒") -> None:
         self.poison = poison
 
-    def extract(self, texts: Sequence[str]) -> list[Extraction]:
+    def extract(self, texts: Sequence[str], *, on_text: Any) -> list[Extraction]:
         if any(self.poison in text for text in texts):
             raise RuntimeError("the model broke")
+        for _ in texts:
+            on_text()
         return [
             Extraction(text, (Triplet(text[0], "在", text[-1], confidence=len(texts) / 100),))
             for text in texts
@@ -205,6 +207,16 @@ def test_run_job_refuses_to_resume_a_complete_output(source: Path, tmp_path: Pat
 def test_run_job_refuses_a_missing_input(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.txt: no such file"):
         run(tmp_path / "none.txt", tmp_path / "out.jsonl")
+
+
+def test_records_are_told_of_before_their_chunk_is_written(source: Path, tmp_path: Path) -> None:
+    events: list[int] = []
+    run(
+        source, tmp_path / "out.jsonl",
+        on_text=lambda: events.append(0),
+        on_progress=lambda num_records, _: events.append(num_records),
+    )  # fmt: skip
+    assert events == [0, 0, 0, 0, 4, 0, 0, 0, 0, 4, 0, 0, 2]
 
 
 def test_resumed_job_goes_on_in_chunks_of_the_size_it_was_begun_with(

@@ -103,8 +103,8 @@ def extract_in_ranks(
     with tqdm(total=total, unit="句", desc="评估", disable=not ranks.is_first) as progress:
         found = []
         for chunk in mine:
-            found.append([*extractor.iter_extract(chunk)])
-            progress.update(len(chunk))
+            found.append([*extractor.iter_extract(chunk, on_text=progress.update)])
+            progress.update(sum(map(len, found)) - progress.n)  # blank ones are not told of
     shares = ranks.gather(found)
     if not shares:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -175,7 +175,7 @@ def extract(
         "relations": None if relations is None else [relation.name for relation in relations],
     }
     total = count_records(source, input_format=kind)
-    with _progress(total) as advance:
+    with _progress(total) as bar:
         report = run_job(
             AdapterFactory(str(folder), base_model, quantize, workers, options),
             input_path=source,
@@ -188,7 +188,8 @@ def extract(
                 batch_size, total, bytes_per_record=_find_mean_bytes(source, total), on_gpu=on_gpu
             ),
             num_workers=workers,
-            on_progress=advance,
+            on_progress=bar.note_written,
+            on_text=bar.note_done,
         )
     if not is_main_process():
         return
@@ -271,8 +272,37 @@ def _find_mean_bytes(source: Path | None, num_records: int | None) -> float:
     return source.stat().st_size / num_records if source is not None and num_records else 0.0
 
 
+class _Bar:
+    """Shows records as they are done, and triplets as they are written."""
+
+    def __init__(self, progress: Any, total: int | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task("extract", total=total, rate="", triplets=0)
+        self._num_triplets = 0
+        self._num_ahead = 0
+        """Records that are done and not yet written."""
+
+    def note_done(self) -> None:
+        """Of a record that is worked on."""
+        self._num_ahead += 1
+        self._advance(1)
+
+    def note_written(self, num_records: int, num_triplets: int) -> None:
+        """Of a chunk."""
+        self._num_triplets += num_triplets
+        self._advance(num_records - self._num_ahead)
+        self._num_ahead = 0
+
+    def _advance(self, num_records: int) -> None:
+        self._progress.advance(self._task, num_records)
+        task = self._progress.tasks[0]
+        speed = task.finished_speed or task.speed
+        rate = "" if speed is None else f"{speed:.1f} 条/秒"
+        self._progress.update(self._task, rate=rate, triplets=self._num_triplets)
+
+
 @contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[int, int], None]]:
+def _progress(total: int | None) -> Iterator[_Bar]:
     """A bar with records a second and the time that is left, on standard error."""
     from rich.console import Console
     from rich.progress import (
@@ -299,15 +329,4 @@ def _progress(total: int | None) -> Iterator[Callable[[int, int], None]]:
     quiet = not console.is_terminal or bool(os.environ.get("TRIPLETUNE_NO_PROGRESS"))
     quiet |= not is_main_process()
     with Progress(*columns, console=console, disable=quiet) as progress:
-        task = progress.add_task("extract", total=total, rate="", triplets=0)
-        num_triplets = 0
-
-        def advance(num_records: int, num_new: int) -> None:
-            nonlocal num_triplets
-            num_triplets += num_new
-            progress.advance(task, num_records)
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
-            rate = "" if speed is None else f"{speed:.1f} 条/秒"
-            progress.update(task, rate=rate, triplets=num_triplets)
-
-        yield advance
+        yield _Bar(progress, total)

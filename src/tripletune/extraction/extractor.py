@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -13,23 +14,14 @@ from typing import Any
 from tripletune.data.prompts import encode_prompt, find_end_token_id, render_query
 from tripletune.data.relation_schema import Relation, RelationSchema
 from tripletune.errors import ConfigError, DataError, ModelError
-from tripletune.extraction.batch_reader import evaluation
+from tripletune.extraction.answering import answer_questions
 from tripletune.extraction.batch_size import choose_batch_size
 from tripletune.extraction.calibration import Calibrator, load_calibrator
-from tripletune.extraction.generate import (
-    Generated,
-    GenerationMethod,
-    GenerationOptions,
-    iter_greedy,
-)
+from tripletune.extraction.generate import GenerationMethod, GenerationOptions
 from tripletune.extraction.guide import TripletGuide
-from tripletune.extraction.reading import read_constrained, read_free
 from tripletune.extraction.relation_parts import RelationPart, iter_parts
-from tripletune.extraction.repetition import FreeGuide
-from tripletune.extraction.sampling import derive_seed
-from tripletune.extraction.slot_memory import find_room
 from tripletune.extraction.vocabulary import Vocabulary, build_vocabulary
-from tripletune.extraction.votes import DEFAULT_SHARE, combine_votes
+from tripletune.extraction.votes import DEFAULT_SHARE
 from tripletune.extraction.windows import Window, iter_windows, merge_windows
 from tripletune.schema import Example, Extraction, Triplet
 
@@ -206,7 +198,11 @@ class Extractor:
         return build_vocabulary(self.tokenizer)
 
     def extract(
-        self, texts: Sequence[str], *, schema: Sequence[str] | RelationSchema | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        schema: Sequence[str] | RelationSchema | None = None,
+        on_text: Callable[[], None] | None = None,
     ) -> list[Extraction]:
         """The triplets of each text, in the order of the texts.
 
@@ -215,6 +211,7 @@ class Extractor:
         Args:
             texts: Of any length.
             schema: The relations to use this time instead of the extractor's own.
+            on_text: Called when a text is done, so that waiting can be shown; not for blank ones.
 
         Raises:
             DataError: a text is not a string.
@@ -231,7 +228,11 @@ class Extractor:
         )
         answers: list[list[tuple[Window, Extraction]]] = [[] for _ in texts]
         while some := list(islice(questions, _QUESTIONS_AT_ONCE)):
-            found = self._answer([(window.text, part) for _, window, part in some])
+            found = answer_questions(
+                self,
+                [(window.text, part) for _, window, part in some],
+                None if on_text is None else _tell_texts([index for index, _, _ in some], on_text),
+            )
             for (index, window, _), extraction in zip(some, found, strict=True):
                 answers[index].append((window, extraction))
         return [self._finish(text, some) for text, some in zip(texts, answers, strict=True)]
@@ -241,15 +242,16 @@ class Extractor:
         examples: Iterable[Example | str],
         *,
         schema: Sequence[str] | RelationSchema | None = None,
+        on_text: Callable[[], None] | None = None,
     ) -> Iterator[Extraction]:
         """The extraction of each example or text, in order, reading a few batches ahead.
 
-        Gold triplets of examples are not looked at; their ids are kept.
+        Gold triplets of examples are not looked at; their ids are kept. `on_text` as in `extract`.
         """
         source = iter(examples)
         while chunk := list(islice(source, self.options.batch_size * _BATCHES_AHEAD)):
             texts = [example if isinstance(example, str) else example.text for example in chunk]
-            found = self.extract(texts, schema=schema)
+            found = self.extract(texts, schema=schema, on_text=on_text)
             for example, extraction in zip(chunk, found, strict=True):
                 identifier = None if isinstance(example, str) else example.id
                 yield replace(extraction, id=identifier)
@@ -321,57 +323,6 @@ class Extractor:
             return None
         return replace(triplet, confidence=round(confidence, 6))
 
-    def _answer(self, questions: Sequence[tuple[str, RelationPart]]) -> list[Extraction]:
-        """The extraction for each question, by vote where outputs are drawn."""
-        if self.votes == 1:
-            return self._generate(questions)
-        seeds = [
-            derive_seed(text, part.names, vote)
-            for text, part in questions
-            for vote in range(self.votes)
-        ]
-        drawn = self._generate([q for q in questions for _ in range(self.votes)], seeds)
-        starts = range(0, len(drawn), self.votes)
-        return [combine_votes(drawn[s : s + self.votes], share=self.vote_share) for s in starts]
-
-    def _generate(
-        self, questions: Sequence[tuple[str, RelationPart]], seeds: Sequence[int] | None = None
-    ) -> list[Extraction]:
-        prompts, limits = self.encode_all(questions)
-        found: dict[int, Extraction] = {}
-        read: Callable[[int, Generated], Extraction]
-        guides: list[Any]
-        if self.constrained:
-            guides = [
-                self.build_guide(text, part, limit)
-                for (text, part), limit in zip(questions, limits, strict=True)
-            ]
-
-            def read(index: int, output: Generated) -> Extraction:
-                text, part = questions[index]
-                return read_constrained(text, output, guides[index], part.find_constraint())
-
-        else:
-            vocabulary = self._find_vocabulary()
-            guides = [FreeGuide(vocabulary) for _ in questions]
-
-            def read(index: int, output: Generated) -> Extraction:
-                written, repeated = self._decode(output.token_ids), guides[index].repeated
-                text = questions[index][0]
-                return read_free(text, written, output, vocabulary, repeated=repeated)
-
-        if self.options.room is None:
-            # Once for all texts, so that what is computed together does not go by what was before.
-            self.options = replace(self.options, room=find_room(self.model))
-        # Each output is read as it comes, while the device works on the others.
-        with evaluation(self.model):
-            for index, output in iter_greedy(
-                self.model, prompts, self.options, guides=guides, limits=limits, seeds=seeds
-            ):
-                found[index] = read(index, output)
-                guides[index].release()
-        return [found[index] for index in range(len(questions))]
-
     def build_guide(self, text: str, part: RelationPart, max_tokens: int) -> TripletGuide:
         """A guide for one output about a text, of so many tokens at most."""
         return part.find_constraint().build_guide(
@@ -397,13 +348,15 @@ class Extractor:
         kept = tuple(triplet for triplet in adjusted if triplet is not None)
         return replace(extraction, triplets=kept)
 
-    def _find_vocabulary(self) -> Vocabulary | None:
+    def find_vocabulary(self) -> Vocabulary | None:
+        """What the tokenizer's tokens write; None where they cannot be read."""
         try:
             return self.vocabulary
         except ModelError:
             return None
 
-    def _decode(self, token_ids: Sequence[int]) -> str:
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of an answer."""
         if hasattr(self.tokenizer, "decode_text"):
             return str(self.tokenizer.decode_text(token_ids))
         return str(
@@ -419,3 +372,16 @@ def read_schema(relations: Sequence[str] | RelationSchema | None) -> RelationSch
     if isinstance(relations, str):
         raise ConfigError(f"relations: {relations!r} is one string; give a list of names")
     return RelationSchema(tuple(Relation(name) for name in dict.fromkeys(relations)))
+
+
+def _tell_texts(indices: Sequence[int], on_text: Callable[[], None]) -> Callable[[int], None]:
+    """Takes the number of an answered question; calls `on_text` at the last one about a text."""
+    left = Counter(indices)
+
+    def tell(question: int) -> None:
+        index = indices[question]
+        left[index] -= 1
+        if not left[index]:
+            on_text()
+
+    return tell

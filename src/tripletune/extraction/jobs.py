@@ -39,8 +39,10 @@ _CHUNKS_IN_FLIGHT = 2
 class TextExtractor(Protocol):
     """What a job needs of an `Extractor`."""
 
-    def extract(self, texts: Sequence[str]) -> list[Extraction]:
-        """The extraction of each text, in order."""
+    def extract(
+        self, texts: Sequence[str], *, on_text: Callable[[], None] | None = None
+    ) -> list[Extraction]:
+        """The extraction of each text, in order; `on_text` is called as each is done."""
         ...
 
 
@@ -84,6 +86,7 @@ def run_job(
     chunk_size: int = 128,
     num_workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
+    on_text: Callable[[], None] | None = None,
 ) -> JobReport:
     """Extracts from every record of a file.
 
@@ -103,6 +106,7 @@ def run_job(
             started.
         on_progress: Called with the number of records and of triplets that were just written;
             first with the records of earlier runs. Under torchrun by the first process alone.
+        on_text: Called as each record of a chunk is done that this process works on itself.
 
     Returns:
         The same on every process.
@@ -127,7 +131,7 @@ def run_job(
 
     with joined_ranks() as ranks:
         if num_workers == 1:
-            return _work_in_ranks(ranks, make_extractor, begin)
+            return _work_in_ranks(ranks, make_extractor, begin, on_text or _ignore)
         if ranks.size > 1:
             raise ConfigError(
                 f"workers: {num_workers} in each of the {ranks.size} processes that torchrun "
@@ -136,7 +140,7 @@ def run_job(
     return _work_in_pool(make_extractor, begin(), num_workers)
 
 
-def _ignore(num_records: int, num_triplets: int) -> None:
+def _ignore(*numbers: int) -> None:
     """Progress that nobody follows."""
 
 
@@ -190,7 +194,10 @@ class _Job:
 
 
 def _work_in_ranks(
-    ranks: JobRanks, make_extractor: ExtractorFactory, begin: Callable[[], _Job]
+    ranks: JobRanks,
+    make_extractor: ExtractorFactory,
+    begin: Callable[[], _Job],
+    on_text: Callable[[], None],
 ) -> JobReport:
     """Each process does one of every `ranks.size` chunks; what went wrong in one, all are told."""
     job: list[_Job] = []
@@ -206,7 +213,7 @@ def _work_in_ranks(
         extractor = make_extractor(ranks.rank)
         while chunks := ranks.agree(go_on):
             mine = chunks[ranks.rank] if ranks.rank < len(chunks) else []
-            results = ranks.gather(_extract_chunk(extractor, mine))
+            results = ranks.gather(_extract_chunk(extractor, mine, on_text))
         return ranks.agree(lambda: job[0].finish())
     finally:
         for begun in job:
@@ -242,32 +249,36 @@ def _start_worker(make_extractor: ExtractorFactory, numbers: Any) -> None:
 
 
 def _extract_in_worker(chunk: list[InputRecord]) -> list[Extraction]:
-    return _extract_chunk(_worker_extractor[0], chunk)
+    return _extract_chunk(_worker_extractor[0], chunk, _ignore)
 
 
-def _extract_chunk(extractor: TextExtractor, chunk: Sequence[InputRecord]) -> list[Extraction]:
+def _extract_chunk(
+    extractor: TextExtractor, chunk: Sequence[InputRecord], on_text: Callable[[], None]
+) -> list[Extraction]:
     usable = [place for place, record in enumerate(chunk) if not record.problem]
     found = [Extraction(record.text, id=record.id, problems=(record.problem,)) for record in chunk]
     texts = [chunk[place].text for place in usable]
-    for place, extraction in zip(usable, _extract_safely(extractor, texts), strict=True):
+    for place, extraction in zip(usable, _extract_safely(extractor, texts, on_text), strict=True):
         found[place] = replace(extraction, id=chunk[place].id)
     return found
 
 
-def _extract_safely(extractor: TextExtractor, texts: Sequence[str]) -> list[Extraction]:
+def _extract_safely(
+    extractor: TextExtractor, texts: Sequence[str], on_text: Callable[[], None]
+) -> list[Extraction]:
     """As the extractor does; when it fails, text by text, so that only the one at fault is lost."""
     if not texts:
         return []
     try:
-        return extractor.extract(texts)
+        return extractor.extract(texts, on_text=on_text)
     except (RuntimeError, ValueError, IndexError, KeyError) as error:
         if len(texts) > 1:
             half = len(texts) // 2
             logger.warning("%d texts failed together (%s); trying halves", len(texts), error)
             _free_memory()
             return [
-                *_extract_safely(extractor, texts[:half]),
-                *_extract_safely(extractor, texts[half:]),
+                *_extract_safely(extractor, texts[:half], on_text),
+                *_extract_safely(extractor, texts[half:], on_text),
             ]
         return [Extraction(texts[0], problems=(f"failed: {type(error).__name__}: {error}",))]
 
