@@ -48,6 +48,7 @@ def test_data_is_no_schema(tmp_path: Path) -> None:
         ('{"predicate": "a", "subject_type": 3}', "a type is no string"),
         ("[5]", "5 is neither"),
         ("[]", "names no relation"),
+        ("\x1c", "names no relation"),
     ],
 )
 def test_unusable_schema_is_named(tmp_path: Path, text: str, message: str) -> None:

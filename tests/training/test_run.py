@@ -211,25 +211,24 @@ def test_run_goes_on_as_if_it_had_not_been_interrupted(settings, short_answers, 
 
 
 def test_run_asks_at_extraction_what_it_asked_in_training(settings, monkeypatch):
-    from tripletune.extraction import extractor as extraction
+    from tripletune.extraction import answering
+    from tripletune.extraction.extractor import Extractor
 
     run = TrainingRun(settings.changed(relations_per_prompt=1, max_target_length=40))
     run.train()
     trained = {tuple(e.input_ids[: e.num_prompt_tokens]) for e in run._train_set.examples}
     asked = []
-    generate = extraction.iter_greedy
+    generate = answering.iter_greedy
 
     def note(model, prompts, *rest, **options):
         asked.extend(map(tuple, prompts))
         return generate(model, prompts, *rest, **options)
 
-    monkeypatch.setattr(extraction, "iter_greedy", note)
+    monkeypatch.setattr(answering, "iter_greedy", note)
     texts = [example.text for example in EXAMPLES]
     for extractor in (
-        extraction.Extractor.from_pretrained(settings.output_dir, max_new_tokens=8),
-        extraction.Extractor.from_pretrained(
-            settings.output_dir, max_new_tokens=8, constrained=False
-        ),
+        Extractor.from_pretrained(settings.output_dir, max_new_tokens=8),
+        Extractor.from_pretrained(settings.output_dir, max_new_tokens=8, constrained=False),
         run,
     ):
         asked.clear()

@@ -103,7 +103,7 @@ def _read_text(text: str) -> list[Relation]:
 
 def _read_lines(text: str) -> Iterator[Relation]:
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    is_json = lines[0][1].startswith(("{", "["))
+    is_json = bool(lines) and lines[0][1].startswith(("{", "["))
     for number, line in lines:
         try:
             if is_json:
