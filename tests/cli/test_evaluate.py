@@ -30,7 +30,7 @@ PREDICTED = {
 
 
 class FakeExtractor:
-    options = SimpleNamespace(batch_size=2)
+    options = SimpleNamespace(batch_size=1)
 
     def iter_extract(self, examples, on_text=None):
         for example in examples:
@@ -144,6 +144,6 @@ def test_evaluation_divided_among_processes_is_that_of_one(size):
     shares: dict[int, list[Any]] = {}
     for rank in reversed(range(size)):
         ranks = FakeRanks(rank, size, shares)
-        found = extract_in_ranks(ranks, FakeExtractor(), examples, batch_size=1)
+        found = extract_in_ranks(ranks, FakeExtractor(), examples)
         assert rank == 0 or found == []
     assert found == list(FakeExtractor().iter_extract(examples))

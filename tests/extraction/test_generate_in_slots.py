@@ -96,7 +96,7 @@ def test_rows_of_about_the_same_length_are_taken_together_where_memory_is_short(
         return 2 if num_places > 128 else 4
 
     monkeypatch.setattr(area, "count_slots", count)
-    monkeypatch.setattr(area, "find_room", lambda model: 10**9)
+    monkeypatch.setattr("tripletune.extraction.generate.find_room", lambda model: 10**9)
     read = note_sizes(monkeypatch, "read_prompts")
     guides = [ScriptedGuide([[5]] * 2) for _ in range(6)]
     options = GenerationOptions(end_token_id=33, pad_token_id=3, batch_size=8, method="slots")

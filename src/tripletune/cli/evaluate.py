@@ -64,9 +64,7 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
         vote_share=arguments.vote_share,
     )
     with joined_ranks() as ranks:
-        extractions = extract_in_ranks(
-            ranks, extractor, examples, batch_size=extractor.options.batch_size
-        )
+        extractions = extract_in_ranks(ranks, extractor, examples)
     if not ranks.is_first:
         return 0
     evaluation = evaluate(examples, extractions)
@@ -80,22 +78,20 @@ def evaluate_from_arguments(argv: Sequence[str] | None, *, prog: str | None = No
     return 0
 
 
-def extract_in_ranks(
-    ranks: JobRanks, extractor: Any, examples: Sequence[Any], *, batch_size: int
-) -> list[Any]:
+def extract_in_ranks(ranks: JobRanks, extractor: Any, examples: Sequence[Any]) -> list[Any]:
     """The extraction of each example, on the first process; elsewhere nothing.
 
     Args:
         ranks: Divide the examples by chunks that do not depend on how many processes there are.
         extractor: An `Extractor`.
         examples: The same on all processes.
-        batch_size: Of the extractor.
     """
     import torch
     from tqdm.auto import tqdm
 
     from tripletune.extraction.batch_size import choose_chunk_size
 
+    batch_size = extractor.options.batch_size
     size = choose_chunk_size(batch_size, len(examples), on_gpu=torch.cuda.is_available())
     chunks = [examples[start : start + size] for start in range(0, len(examples), size)]
     mine = chunks[ranks.rank :: ranks.size]

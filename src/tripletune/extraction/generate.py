@@ -121,6 +121,8 @@ def iter_greedy(
         and model.device.type == "cuda"
         and len(prompts) > 1
     )
+    if options.room is None:
+        options = replace(options, room=find_room(model))
     generate = generate_in_slots if use_slots else _generate_in_batches
     with _uncollected():
         yield from generate(model, prompts, rows, options)
@@ -144,8 +146,6 @@ def _uncollected() -> Iterator[None]:
 def _generate_in_batches(
     model: Any, prompts: Sequence[Sequence[int]], rows: list[Row], options: GenerationOptions
 ) -> Iterator[tuple[int, Generated]]:
-    if options.room is None:
-        options = replace(options, room=find_room(model))
     while rows:
         size = _count_together(model, len(prompts[rows[0].index]), rows, options)
         active, rows = rows[:size], rows[size:]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -21,12 +20,7 @@ from tripletune.extraction.generation_rows import (
     choose_for_rows,
     prepare_guides,
 )
-from tripletune.extraction.slot_memory import (
-    count_prompt_tokens,
-    count_slots,
-    find_room,
-    round_places,
-)
+from tripletune.extraction.slot_memory import count_prompt_tokens, count_slots, round_places
 from tripletune.extraction.slot_reader import SlotReader
 
 __all__ = ["generate_in_slots"]
@@ -46,12 +40,10 @@ def generate_in_slots(
         model: A causal language model that `supports_slots`.
         prompts: Token ids of each prompt.
         rows: Their rows; sorted here.
-        options: How to generate.
+        options: How to generate, with the room there is.
     """
     places = {row.index: round_places(len(prompts[row.index]) + row.limit) for row in rows}
     rows.sort(key=lambda row: -places[row.index])
-    if options.room is None:
-        options = replace(options, room=find_room(model))
     while rows:
         num_places = places[rows[0].index]
         num_slots = count_slots(model, num_places, options.room)

@@ -53,8 +53,8 @@ class GenerationOptions:
         pad_token_id: What to pad with.
         max_new_tokens: Longest answer, end token included.
         batch_size: Rows computed together; fewer where a GPU has no room for so many.
-        method: See the module's text; `auto` takes slots on a GPU, for models that can be fed so,
-            when there are more prompts than one batch holds or guides.
+        method: See the text of `generate`; `auto` takes slots on a GPU, for models that can be fed
+            so, when there is more than one prompt.
         use_cuda_graphs: Whether slots on a GPU replay a recorded step.
         bidirectional_prompt: As `BatchReader`.
         room: Bytes of a GPU's memory that generation may take. None: what is free when it begins.

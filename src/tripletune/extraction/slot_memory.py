@@ -6,13 +6,19 @@ from typing import Any
 
 from tripletune.models.gpu_memory import find_free_bytes
 
-__all__ = ["count_prompt_tokens", "count_slots", "find_room", "round_places"]
+__all__ = [
+    "MOST_PROMPT_TOKENS",
+    "count_prompt_tokens",
+    "count_slots",
+    "find_room",
+    "round_places",
+]
 
 _ROUNDING = 64
 _SHARE_FOR_SLOTS = 0.7
 _SHARE_FOR_READING = 0.6
 """Of what the slots leave; the rest is for logits, a dequantised weight and fragments."""
-_MOST_PROMPT_TOKENS = 16384
+MOST_PROMPT_TOKENS = 16384
 """More at a time is no faster."""
 _NO_LIMIT = 2**31
 
@@ -49,10 +55,10 @@ def count_slots(model: Any, num_places: int, room: int | None) -> int:
 def count_prompt_tokens(model: Any, num_slots: int, num_places: int, room: int | None) -> int:
     """How many tokens of prompts can be read at a time beside so many slots; at least 1."""
     if room is None:
-        return _MOST_PROMPT_TOKENS
+        return MOST_PROMPT_TOKENS
     left = room - num_slots * num_places * _find_cache_bytes(model)
     each = _find_reading_bytes(model, num_places)
-    return min(_MOST_PROMPT_TOKENS, max(1, int(_SHARE_FOR_READING * left / each)))
+    return min(MOST_PROMPT_TOKENS, max(1, int(_SHARE_FOR_READING * left / each)))
 
 
 def _find_cache_bytes(model: Any) -> int:

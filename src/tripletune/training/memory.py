@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tripletune.extraction.slot_memory import MOST_PROMPT_TOKENS, round_places
 from tripletune.training.dropped_product import LEAST_WIDTH
 from tripletune.training.network_size import NetworkSize
 
@@ -41,8 +42,6 @@ __all__ = [
 
 _HALF = 2
 _HEAD_CHUNK = 1024
-_PROMPT_TOKENS_AT_ONCE = 16384
-_PLACES = 64
 _WORKSPACE = 64 << 20
 """Of the matrix libraries: 32 MiB on Hopper for each thread that computes, less elsewhere."""
 _IN_FLIGHT = 3
@@ -185,9 +184,8 @@ def predict_generation(
         answer: Tokens of the longest answer.
     """
     slots = max(1, min(batch, sentences))
-    places = -(-(prompt + answer) // _PLACES) * _PLACES
-    at_once = min(slots, max(1, _PROMPT_TOKENS_AT_ONCE // max(prompt, 1))) * prompt
-    cache = size.cache_bytes * slots * places
+    at_once = min(slots, max(1, MOST_PROMPT_TOKENS // max(prompt, 1))) * prompt
+    cache = size.cache_bytes * slots * round_places(prompt + answer)
     # A rotation of two rows is written out in fp32.
     rotation = 4 * size.width + 2 * (size.query_width + 2 * size.key_width) + 18 * size.query_width
     each = max(_forward_bytes(size), rotation if size.has_two_rows else 0)
