@@ -9,8 +9,8 @@
 - `fsdp`: the same with `--fsdp`, and what each card then holds;
 - `resume`: the last checkpoint but one of all processes continued by one, and the other way round;
 - `extract`: sentences a second with `--workers` 1 and one a GPU, by how the output grows from a
-  quarter of it on, so that neither loading counts nor what a process takes longer for the first
-  time; and whether the bytes are the same.
+  quarter of its lines on, so that neither loading counts nor what a process takes longer for the
+  first time; and whether the bytes are the same.
 
 NCCL's environment is left as it is found. Without a GPU two gloo processes stand in, so that the
 script can be tried with `--model embedded`; rates mean nothing then.
@@ -230,12 +230,16 @@ class Growth:
             self.moments.append((seconds, size))
 
     def find_rate(self) -> float:
-        """Lines a second once a quarter of the file was there, until the last line was."""
+        """Lines a second once a quarter of them was there, until the last was.
+
+        By bytes a quarter could be a chunk more or less, and with several workers the chunks left
+        then not be the same number for each.
+        """
         content = self.path.read_bytes()
-        begun, first = next(m for m in self.moments if m[1] >= len(content) / 4)
-        ended, last = self.moments[-1]
-        lines = content[first:last].count(b"\n")
-        return lines / (ended - begun) if ended > begun else math.nan
+        lines = [(seconds, content[:size].count(b"\n")) for seconds, size in self.moments]
+        ended, last = lines[-1]
+        begun, first = next(moment for moment in lines if moment[1] >= last / 4)
+        return (last - first) / (ended - begun) if ended > begun else math.nan
 
 
 def measure_extract(bench: Bench) -> None:
