@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import tripletune.extraction.slot_reader as area
 from tests.extraction.builders import (
     build_chatglm,
     build_chatglm2,
@@ -172,11 +174,11 @@ def test_slots_write_what_a_batch_writes_about_prompts_read_both_ways(name: str)
 
 
 def generate(model: Any, *, use_cuda_graphs: bool) -> list[tuple[int, ...]]:
-    """Answers of 11 tokens on average, so that slots are taken again and dropped at the end."""
+    """Answers of up to 24 tokens; at the end half of the slots are free."""
     generator = torch.Generator().manual_seed(7)
     prompts = [
         [*torch.randint(4, 29, (2 + 7 * number % 60,), generator=generator).tolist(), 31, 32]
-        for number in range(40)
+        for number in range(72)
     ]
     options = GenerationOptions(
         end_token_id=33,
@@ -189,6 +191,41 @@ def generate(model: Any, *, use_cuda_graphs: bool) -> list[tuple[int, ...]]:
     return [result.token_ids for result in generate_greedy(model, prompts, options)]
 
 
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """(Slots, places that are looked at) of each record that is made."""
+    shapes: list[tuple[int, int]] = []
+    record = SlotReader._record
+
+    def note(self: SlotReader, length: int) -> Any:
+        shapes.append((self.num_slots, length))
+        return record(self, length)
+
+    monkeypatch.setattr(SlotReader, "_record", note)
+    return shapes
+
+
+ALL_SHAPES = [(16, 128), (16, 64), (8, 64)]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_each_shape_is_recorded_once(
+    name: str, recorded: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With records that run the step as it is, in place of CUDA graphs."""
+    monkeypatch.setattr(area, "can_record", lambda device: True)
+    monkeypatch.setattr(
+        area, "record_step", lambda step, device, pool: SimpleNamespace(replay=step)
+    )
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    sizes = {"hidden_size": 128, "inner_hidden_size": 256} if name == "chatglm" else {}
+    model = BUILDERS[name](**sizes)
+    plain = generate(model, use_cuda_graphs=False)
+    assert not recorded
+    assert generate(model, use_cuda_graphs=True) == plain
+    assert recorded == ALL_SHAPES
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize(
@@ -196,16 +233,8 @@ def generate(model: Any, *, use_cuda_graphs: bool) -> list[tuple[int, ...]]:
     [(name, "fp32") for name in BUILDERS] + [("chatglm", "nf4"), ("chatglm", "expanded nf4")],
 )
 def test_recorded_steps_write_what_plain_steps_write(
-    name: str, weights: str, monkeypatch: pytest.MonkeyPatch
+    name: str, weights: str, recorded: list[tuple[int, int]]
 ) -> None:
-    recorded: list[int] = []
-    record = SlotReader._record
-
-    def note(self: SlotReader, length: int) -> Any:
-        recorded.append(length)
-        return record(self, length)
-
-    monkeypatch.setattr(SlotReader, "_record", note)
     sizes = {"hidden_size": 128, "inner_hidden_size": 256} if name == "chatglm" else {}
     model = BUILDERS[name](**sizes).cuda()
     if "nf4" in weights:
@@ -240,6 +269,6 @@ def test_step_goes_on_without_a_record_that_fails(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(SlotReader, "_record", fail)
-    monkeypatch.setattr("tripletune.extraction.slot_reader.can_record", lambda device: True)
+    monkeypatch.setattr(area, "can_record", lambda device: True)
     with pytest.warns(UserWarning, match=r"cannot be recorded \(operation not permitted .*\)"):
         assert generate(model, use_cuda_graphs=True) == expected

@@ -55,7 +55,9 @@ def test_attention_with_a_mask_does_not_call_cudnn():
 
     query = torch.randn(2, 4, 40, 64, device="cuda", dtype=torch.bfloat16)
     mask = torch.ones(2, 1, 40, 40, device="cuda", dtype=torch.bool).tril()
-    with without_cudnn_attention(), profile(activities=[ProfilerActivity.CPU]) as noted:
+    # Without acc_events the profiler warns that it keeps the events of one cycle only.
+    profiler = profile(activities=[ProfilerActivity.CPU], acc_events=True)
+    with without_cudnn_attention(), profiler as noted:
         torch.nn.functional.scaled_dot_product_attention(query, query, query, attn_mask=mask)
     names = {event.name for event in noted.events()}
     assert any("attention" in name for name in names)
