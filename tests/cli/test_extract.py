@@ -19,6 +19,7 @@ from tripletune.cli.extract import (
     EXTRACT_HELP,
     AdapterFactory,
     _Bar,
+    _warn_of_contention,
     calibrate,
     extract,
 )
@@ -124,17 +125,31 @@ def test_calibrate_saves_the_calibration_beside_the_adapter(
 
 
 def test_bar_moves_as_records_are_done_and_is_right_when_they_are_written() -> None:
+    """Chunks of 4, 4 and 2, of which a second is begun before the first is written."""
     progress = Progress(disable=True)
     bar = _Bar(progress, 10)
     shown = []
-    for num_done, num_written in ((3, 4), (6, 4), (0, 2)):  # one is blank; a failure repeats two
+    for num_done, num_written in ((3, 0), (4, 4), (1, 4), (2, 2)):
         for _ in range(num_done):
             bar.note_done()
         shown.append(progress.tasks[0].completed)
-        bar.note_written(num_written, 5)
-        shown.append(progress.tasks[0].completed)
-    assert shown == [3, 4, 10, 8, 8, 10]
+        if num_written:
+            bar.note_written(num_written, 5)
+            shown.append(progress.tasks[0].completed)
+    assert shown == [3, 7, 7, 8, 8, 10, 10]
     assert progress.tasks[0].fields["triplets"] == 15
+
+
+def test_bar_counts_what_another_process_has_done_when_it_is_written() -> None:
+    progress = Progress(disable=True)
+    bar = _Bar(progress, 10)
+    shown = []
+    for _ in range(4):
+        bar.note_done()
+    for num_written in (4, 4, 2):
+        bar.note_written(num_written, 1)
+        shown.append(progress.tasks[0].completed)
+    assert shown == [4, 8, 10]
 
 
 def test_workers_on_the_same_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +171,23 @@ def test_workers_on_the_same_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatc
         factory(worker)
     assert devices == ["cuda:0", "cuda:1", "cuda:0"]
     assert shares == {"cuda:0": 1 / 2}
+
+
+@pytest.mark.parametrize(
+    ("workers", "num_threads", "remedy"),
+    [(2, 4, "OMP_NUM_THREADS=2"), (8, 1, "OMP_NUM_THREADS=1"), (2, 2, None)],
+)
+def test_workers_with_more_threads_than_processors_are_told_the_remedy(
+    workers: int,
+    num_threads: int,
+    remedy: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tripletune.models.processors.count_processors", lambda: 4)
+    _warn_of_contention(workers, num_threads)
+    shown = capsys.readouterr().err
+    assert (remedy in shown and "争用 4 个处理器" in shown) if remedy else not shown
 
 
 @pytest.mark.slow

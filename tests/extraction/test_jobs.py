@@ -51,6 +51,19 @@ class FakeExtractor:
         ]
 
 
+class Slow:
+    """Takes a tenth of a second for each text."""
+
+    def __init__(self, worker: int) -> None:
+        pass
+
+    def extract(self, texts: Sequence[str], *, on_text: Any) -> list[Extraction]:
+        for _ in texts:
+            time.sleep(0.1)
+            on_text()
+        return [Extraction(text) for text in texts]
+
+
 def make_fake(worker: int) -> FakeExtractor:
     return FakeExtractor()
 
@@ -217,6 +230,51 @@ def test_records_are_told_of_before_their_chunk_is_written(source: Path, tmp_pat
         on_progress=lambda num_records, _: events.append(num_records),
     )  # fmt: skip
     assert events == [0, 0, 0, 0, 4, 0, 0, 0, 0, 4, 0, 0, 2]
+
+
+def test_each_record_is_told_of_once(tmp_path: Path) -> None:
+    """Those that are blank or tried again, too."""
+    source = tmp_path / "in.jsonl"
+    texts = ["甲一乙", "毒二乙", "", "甲三乙", "甲四乙", "毒五乙"]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    for num_workers in (1, 2):
+        events: list[int] = []
+        run(
+            source, tmp_path / f"{num_workers}.jsonl", num_workers=num_workers,
+            on_text=lambda events=events: events.append(0),
+            on_progress=lambda num_records, _, events=events: events.append(num_records),
+        )  # fmt: skip
+        assert events.count(0) == len(texts)
+        assert [event for event in events if event] == [4, 2]
+        assert events.index(4) >= 4
+
+
+def test_records_of_a_chunk_that_was_broken_off_are_told_of_again(
+    source: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(source, broken, on_progress=_interrupt)
+    with broken.open("ab") as stream:
+        stream.write(json.dumps({"text": "甲4乙", "triplets": []}).encode() + b"\n")
+    events: list[int] = []
+    run(
+        source, broken, resume=True,
+        on_text=lambda: events.append(0),
+        on_progress=lambda num_records, _: events.append(num_records),
+    )  # fmt: skip
+    assert events == [4, 0, 0, 0, 0, 4, 0, 0, 2]
+
+
+def test_records_of_workers_are_told_of_while_they_work(source: Path, tmp_path: Path) -> None:
+    """Before their chunk is done."""
+    moments: list[float] = []
+    run_job(
+        Slow, input_path=source, output_path=tmp_path / "out.jsonl", settings={}, chunk_size=10,
+        num_workers=2, on_text=lambda: moments.append(time.monotonic()),
+    )  # fmt: skip
+    assert len(moments) == 10
+    assert moments[-1] - moments[0] > 0.5
 
 
 def test_resumed_job_goes_on_in_chunks_of_the_size_it_was_begun_with(

@@ -150,6 +150,8 @@ def extract(
     folder = find_adapter(adapter)
     relations = _load_relations(schema, folder, free=free)
     on_gpu = torch.cuda.is_available()
+    if workers > 1 and not on_gpu:
+        _warn_of_contention(workers, torch.get_num_threads())
     if batch_size is None:
         batch_size = choose_batch_size(on_gpu=on_gpu)
     options: dict[str, Any] = {
@@ -267,6 +269,20 @@ def _load_relations(schema: str | None, folder: Path, *, free: bool) -> Any:
     )
 
 
+def _warn_of_contention(workers: int, num_threads: int) -> None:
+    """More threads than processors wait for each other: two processes were slower than one."""
+    from tripletune.models.processors import count_processors
+
+    num_processors = count_processors()
+    if workers * num_threads > num_processors:
+        print(
+            f"注意: 没有 GPU，{workers} 个进程各用 {num_threads} 个线程，争用 {num_processors} 个"
+            f"处理器；设 OMP_NUM_THREADS={max(1, num_processors // workers)} 会快得多 "
+            "(置信度的末位随线程数而变，续作时须用同样的值)",
+            file=sys.stderr,
+        )
+
+
 def _find_mean_bytes(source: Path | None, num_records: int | None) -> float:
     """Of a record as it lies in the file; 0 where that is not known."""
     return source.stat().st_size / num_records if source is not None and num_records else 0.0
@@ -288,10 +304,11 @@ class _Bar:
         self._advance(1)
 
     def note_written(self, num_records: int, num_triplets: int) -> None:
-        """Of a chunk."""
+        """Of a chunk, whose records are new where another process has done them."""
         self._num_triplets += num_triplets
-        self._advance(num_records - self._num_ahead)
-        self._num_ahead = 0
+        num_new = max(0, num_records - self._num_ahead)
+        self._num_ahead -= num_records - num_new
+        self._advance(num_new)
 
     def _advance(self, num_records: int) -> None:
         self._progress.advance(self._task, num_records)

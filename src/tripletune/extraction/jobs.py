@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import get_context
@@ -34,6 +34,7 @@ __all__ = ["ExtractorFactory", "JobReport", "TextExtractor", "run_job"]
 logger = logging.getLogger(__name__)
 
 _CHUNKS_IN_FLIGHT = 2
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class TextExtractor(Protocol):
@@ -104,9 +105,11 @@ def run_job(
         chunk_size: Records that are worked on together.
         num_workers: Processes to start; 1 works in this one, and in those beside it that `torchrun`
             started.
-        on_progress: Called with the number of records and of triplets that were just written;
-            first with the records of earlier runs. Under torchrun by the first process alone.
-        on_text: Called as each record of a chunk is done that this process works on itself.
+        on_progress: Called with the number of records of a chunk and of new triplets when they
+            are written; first with the records of earlier runs, but for a chunk that was broken
+            off and is worked on again. Under torchrun by the first process alone.
+        on_text: Called once for each record that this process or a worker that it started works on,
+            when it is done and before its chunk is written.
 
     Returns:
         The same on every process.
@@ -137,7 +140,7 @@ def run_job(
                 f"workers: {num_workers} in each of the {ranks.size} processes that torchrun "
                 "started; use one of the two ways, torchrun or workers"
             )
-    return _work_in_pool(make_extractor, begin(), num_workers)
+    return _work_in_pool(make_extractor, begin(), num_workers, on_text or _ignore)
 
 
 def _ignore(*numbers: int) -> None:
@@ -163,8 +166,8 @@ class _Job:
         self._num_known = output.num_done - skip
         self._rest = islice(records, skip, None)
         self._chunk_size = chunk_size
-        if output.num_done:
-            notify(output.num_done, 0)
+        if skip:
+            notify(skip, 0)
 
     def read_chunks(self, count: int) -> list[list[InputRecord]]:
         """The next chunks, fewer at the end of the input."""
@@ -180,7 +183,7 @@ class _Job:
         self._num_records += len(new)
         self._num_bad += sum(bool(one.problems and not one.text) for one in new)
         self._num_triplets += num_triplets
-        self._notify(len(new), num_triplets)
+        self._notify(len(found), num_triplets)
 
     def finish(self) -> JobReport:
         """Completes the output."""
@@ -220,46 +223,93 @@ def _work_in_ranks(
             begun.close()
 
 
-def _work_in_pool(make_extractor: ExtractorFactory, job: _Job, num_workers: int) -> JobReport:
+def _work_in_pool(
+    make_extractor: ExtractorFactory, job: _Job, num_workers: int, on_text: Callable[[], None]
+) -> JobReport:
     context = get_context("spawn")
     numbers = context.SimpleQueue()
     for worker in range(num_workers):
         numbers.put(worker)
+    tally = _Tally(context.Value("Q"))
+    arguments = (make_extractor, numbers, tally)
+    waiting: deque[Future[list[Extraction]]] = deque()
+
+    def write_oldest() -> None:
+        while not wait(list(waiting)[:1], _SECONDS_BETWEEN_LOOKS).done:
+            tally.tell(on_text)
+        tally.tell(on_text)
+        job.write(waiting.popleft().result())
+
     try:
         with ProcessPoolExecutor(
-            num_workers, context, initializer=_start_worker, initargs=(make_extractor, numbers)
+            num_workers, context, initializer=_start_worker, initargs=arguments
         ) as pool:
-            waiting: deque[Future[list[Extraction]]] = deque()
             while chunks := job.read_chunks(1):
                 waiting.append(pool.submit(_extract_in_worker, chunks[0]))
                 if len(waiting) >= num_workers * _CHUNKS_IN_FLIGHT:
-                    job.write(waiting.popleft().result())
+                    write_oldest()
             while waiting:
-                job.write(waiting.popleft().result())
+                write_oldest()
         return job.finish()
     finally:
         job.close()
 
 
-_worker_extractor: list[TextExtractor] = []
+class _Tally:
+    """How many records workers have done.
+
+    Args:
+        shared: A number in the memory of all processes.
+    """
+
+    def __init__(self, shared: Any) -> None:
+        self._shared = shared
+        self._num_told = 0
+
+    def add(self) -> None:
+        """Counts one more."""
+        with self._shared.get_lock():
+            self._shared.value += 1
+
+    def tell(self, on_text: Callable[[], None]) -> None:
+        """Calls `on_text` for each that was counted since the last time."""
+        num_done = self._shared.value
+        for _ in range(num_done - self._num_told):
+            on_text()
+        self._num_told = num_done
 
 
-def _start_worker(make_extractor: ExtractorFactory, numbers: Any) -> None:
-    _worker_extractor[:] = [make_extractor(numbers.get())]
+_worker_extractor: list[tuple[TextExtractor, _Tally]] = []
+
+
+def _start_worker(make_extractor: ExtractorFactory, numbers: Any, tally: _Tally) -> None:
+    _worker_extractor[:] = [(make_extractor(numbers.get()), tally)]
 
 
 def _extract_in_worker(chunk: list[InputRecord]) -> list[Extraction]:
-    return _extract_chunk(_worker_extractor[0], chunk, _ignore)
+    extractor, tally = _worker_extractor[0]
+    return _extract_chunk(extractor, chunk, tally.add)
 
 
 def _extract_chunk(
     extractor: TextExtractor, chunk: Sequence[InputRecord], on_text: Callable[[], None]
 ) -> list[Extraction]:
+    num_left = len(chunk)
+
+    def tell_once() -> None:
+        """A text that is tried again is told of again; one that is blank, never."""
+        nonlocal num_left
+        if num_left:
+            num_left -= 1
+            on_text()
+
     usable = [place for place, record in enumerate(chunk) if not record.problem]
     found = [Extraction(record.text, id=record.id, problems=(record.problem,)) for record in chunk]
     texts = [chunk[place].text for place in usable]
-    for place, extraction in zip(usable, _extract_safely(extractor, texts, on_text), strict=True):
+    for place, extraction in zip(usable, _extract_safely(extractor, texts, tell_once), strict=True):
         found[place] = replace(extraction, id=chunk[place].id)
+    while num_left:
+        tell_once()
     return found
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["use_own_processors"]
+__all__ = ["count_processors", "use_own_processors"]
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def use_own_processors() -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    share = _count_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = count_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(max(before, share))
     try:
         yield
@@ -30,7 +30,7 @@ def use_own_processors() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _count_processors() -> int:
+def count_processors() -> int:
     """Those that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
