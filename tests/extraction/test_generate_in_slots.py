@@ -103,4 +103,4 @@ def test_rows_of_about_the_same_length_are_taken_together_where_memory_is_short(
     limits = [250, 3, 3, 3, 250, 3]
     generate_greedy(build_llama(), PROMPTS[:6], options, guides=guides, limits=limits)
     assert read == [2, 4]
-    assert rooms == [(256, 10**9)] * 2 + [(64, 10**9)] * 2
+    assert rooms == [(256, 10**9), (64, 10**9)]

@@ -46,24 +46,27 @@ def generate_in_slots(
     rows.sort(key=lambda row: -places[row.index])
     while rows:
         num_places = places[rows[0].index]
-        num_slots = count_slots(model, num_places, options.room)
-        has_room = num_slots >= min(options.batch_size, len(rows))
+        most_slots = count_slots(model, num_places, options.room)
+        has_room = most_slots >= min(options.batch_size, len(rows))
         fitting = [row for row in rows if has_room or 2 * places[row.index] >= num_places]
         rows = rows[len(fitting) :]
-        yield from _generate_in_slots_of(num_places, model, prompts, fitting, options)
+        shape = (min(options.batch_size, len(fitting), most_slots), num_places)
+        yield from _generate_in_slots_of(shape, model, prompts, fitting, options)
 
 
 def _generate_in_slots_of(
-    num_places: int,
+    shape: tuple[int, int],
     model: Any,
     prompts: Sequence[Sequence[int]],
     rows: list[Row],
     options: GenerationOptions,
 ) -> Iterator[tuple[int, Generated]]:
-    """A row that turns out to be finished has its last step thrown away."""
+    """In so many slots of so many places.
+
+    A row that turns out to be finished has its last step thrown away.
+    """
     waiting = deque(rows)
-    num_slots = count_slots(model, num_places, options.room)
-    num_slots = min(options.batch_size, len(rows), num_slots)
+    num_slots, num_places = shape
     most_tokens = count_prompt_tokens(model, num_slots, num_places, options.room)
     reader = SlotReader(
         model, num_slots=num_slots, num_places=num_places, pad_token_id=options.pad_token_id,

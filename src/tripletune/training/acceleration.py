@@ -19,6 +19,7 @@ from tripletune.models.packed_attention import (
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
 from tripletune.training.fp8 import check_fp8
 from tripletune.training.labelled_loss import use_labelled_loss
+from tripletune.training.network_size import is_native
 
 __all__ = [
     "accelerate_layers",
@@ -135,11 +136,6 @@ def _attends_plainly(base: Any) -> bool:
     drops = bool(getattr(config, "attention_dropout", 0.0))
     has_sinks = any(name.endswith(".sinks") for name, _ in base.named_parameters())
     return not (is_capped or drops or has_sinks)
-
-
-def is_native(base: Any) -> bool:
-    """Whether the network is one of this package's own."""
-    return type(base).__module__.startswith("tripletune.")
 
 
 def _describe_documents(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tripletune.errors import ConfigError
 
-__all__ = ["NetworkSize", "describe_network", "read_network_size"]
+__all__ = ["NetworkSize", "describe_network", "is_native", "read_network_size"]
 
 _NF4_GROUP, _NF4_OUTER_GROUP = 64, 256
 _HALF = 2
@@ -165,9 +165,14 @@ def describe_network(
         adapted_mlp_inputs=tuple(
             sorted({m.in_features for n, m in mlp.items() if n.rpartition(".")[2] in targets})
         ),
-        is_native=type(model).__module__.startswith("tripletune."),
+        is_native=is_native(model),
         has_two_rows=find_position_scheme(model) == "two_rows",
     )
+
+
+def is_native(base: Any) -> bool:
+    """Whether a network is one of this package's own."""
+    return type(base).__module__.startswith("tripletune.")
 
 
 def _find_block(model: Any) -> Any:
