@@ -24,7 +24,7 @@ from tripletune.cli.extract import (
     extract,
 )
 from tripletune.data.relation_schema import Relation, RelationSchema, save_schema
-from tripletune.errors import ConfigError
+from tripletune.errors import ConfigError, ModelError
 
 app = typer.Typer()
 app.command("extract", help=EXTRACT_HELP)(extract)
@@ -105,6 +105,17 @@ def test_extract_without_relations_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"has no schema\.json.*--schema.*--free"):
         run("extract", "--input", "in.txt", "--output", "out.jsonl", "--adapter", tmp_path)
+
+
+@pytest.mark.slow
+def test_mistake_that_a_worker_meets_is_the_error_of_one_process(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("甲公司位于乙市。\n" * 3, encoding="utf-8")
+    flags = ["--input", source, "--output", tmp_path / "out.jsonl", "--adapter", folders[1]]
+    with pytest.raises(ModelError, match="none' is no folder here"):
+        run("extract", *flags, "--base_model", tmp_path / "none", "--workers", 2)
 
 
 def test_calibrate_saves_the_calibration_beside_the_adapter(

@@ -51,19 +51,6 @@ class FakeExtractor:
         ]
 
 
-class Slow:
-    """Takes a tenth of a second for each text."""
-
-    def __init__(self, worker: int) -> None:
-        pass
-
-    def extract(self, texts: Sequence[str], *, on_text: Any) -> list[Extraction]:
-        for _ in texts:
-            time.sleep(0.1)
-            on_text()
-        return [Extraction(text) for text in texts]
-
-
 def make_fake(worker: int) -> FakeExtractor:
     return FakeExtractor()
 
@@ -264,17 +251,6 @@ def test_records_of_a_chunk_that_was_broken_off_are_told_of_again(
         on_progress=lambda num_records, _: events.append(num_records),
     )  # fmt: skip
     assert events == [4, 0, 0, 0, 0, 4, 0, 0, 2]
-
-
-def test_records_of_workers_are_told_of_while_they_work(source: Path, tmp_path: Path) -> None:
-    """Before their chunk is done."""
-    moments: list[float] = []
-    run_job(
-        Slow, input_path=source, output_path=tmp_path / "out.jsonl", settings={}, chunk_size=10,
-        num_workers=2, on_text=lambda: moments.append(time.monotonic()),
-    )  # fmt: skip
-    assert len(moments) == 10
-    assert moments[-1] - moments[0] > 0.5
 
 
 def test_resumed_job_goes_on_in_chunks_of_the_size_it_was_begun_with(

@@ -9,14 +9,13 @@ that `torchrun` started. Results are written by one process, in the order of the
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from tripletune.errors import ConfigError
 from tripletune.extraction.job_input import InputFormat, InputRecord, iter_records
@@ -26,6 +25,7 @@ from tripletune.extraction.job_output import (
     find_chunk_size,
     open_output,
 )
+from tripletune.extraction.job_pool import map_in_order
 from tripletune.extraction.job_ranks import JobRanks, joined_ranks
 from tripletune.schema import Extraction
 
@@ -33,8 +33,7 @@ __all__ = ["ExtractorFactory", "JobReport", "TextExtractor", "run_job"]
 
 logger = logging.getLogger(__name__)
 
-_CHUNKS_IN_FLIGHT = 2
-_SECONDS_BETWEEN_LOOKS = 0.2
+_Worker: TypeAlias = Callable[[Sequence[InputRecord], Callable[[], None]], list[Extraction]]
 
 
 class TextExtractor(Protocol):
@@ -119,6 +118,7 @@ def run_job(
             under torchrun.
         DataError: the input cannot be read.
         OutputError: the output cannot be written.
+        ResourceError: a worker was ended from outside.
     """
     if chunk_size < 1 or num_workers < 1:
         raise ConfigError(
@@ -226,69 +226,19 @@ def _work_in_ranks(
 def _work_in_pool(
     make_extractor: ExtractorFactory, job: _Job, num_workers: int, on_text: Callable[[], None]
 ) -> JobReport:
-    context = get_context("spawn")
-    numbers = context.SimpleQueue()
-    for worker in range(num_workers):
-        numbers.put(worker)
-    tally = _Tally(context.Value("Q"))
-    arguments = (make_extractor, numbers, tally)
-    waiting: deque[Future[list[Extraction]]] = deque()
-
-    def write_oldest() -> None:
-        while not wait(list(waiting)[:1], _SECONDS_BETWEEN_LOOKS).done:
-            tally.tell(on_text)
-        tally.tell(on_text)
-        job.write(waiting.popleft().result())
-
+    chunks = (chunk for some in iter(lambda: job.read_chunks(1), []) for chunk in some)
+    make_worker = partial(_make_worker, make_extractor)
     try:
-        with ProcessPoolExecutor(
-            num_workers, context, initializer=_start_worker, initargs=arguments
-        ) as pool:
-            while chunks := job.read_chunks(1):
-                waiting.append(pool.submit(_extract_in_worker, chunks[0]))
-                if len(waiting) >= num_workers * _CHUNKS_IN_FLIGHT:
-                    write_oldest()
-            while waiting:
-                write_oldest()
+        with closing(map_in_order(make_worker, chunks, num_workers, on_text)) as results:
+            for found in results:
+                job.write(found)
         return job.finish()
     finally:
         job.close()
 
 
-class _Tally:
-    """How many records workers have done.
-
-    Args:
-        shared: A number in the memory of all processes.
-    """
-
-    def __init__(self, shared: Any) -> None:
-        self._shared = shared
-        self._num_told = 0
-
-    def add(self) -> None:
-        """Counts one more."""
-        with self._shared.get_lock():
-            self._shared.value += 1
-
-    def tell(self, on_text: Callable[[], None]) -> None:
-        """Calls `on_text` for each that was counted since the last time."""
-        num_done = self._shared.value
-        for _ in range(num_done - self._num_told):
-            on_text()
-        self._num_told = num_done
-
-
-_worker_extractor: list[tuple[TextExtractor, _Tally]] = []
-
-
-def _start_worker(make_extractor: ExtractorFactory, numbers: Any, tally: _Tally) -> None:
-    _worker_extractor[:] = [(make_extractor(numbers.get()), tally)]
-
-
-def _extract_in_worker(chunk: list[InputRecord]) -> list[Extraction]:
-    extractor, tally = _worker_extractor[0]
-    return _extract_chunk(extractor, chunk, tally.add)
+def _make_worker(make_extractor: ExtractorFactory, number: int) -> _Worker:
+    return partial(_extract_chunk, make_extractor(number))
 
 
 def _extract_chunk(
