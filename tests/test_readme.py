@@ -58,7 +58,7 @@ def test_readme_names_only_flags_that_exist(readme):
     flags = set(re.findall(r"(?<![\w-])--(\w+)", readme))
     elsewhere = {"config", "epochs", "example", "nproc_per_node", "adapter", "input", "output"}
     elsewhere |= {"gold", "html", "resume", "debug", "workers", "gpu_memory", "against", "schema"}
-    elsewhere |= {"min_confidence", "report", "vote_share", "votes"}
+    elsewhere |= {"min_confidence", "overwrite", "report", "vote_share", "votes"}
     elsewhere |= {"no", "nnodes", "rdzv_backend", "rdzv_endpoint"}  # of torchrun
     elsewhere |= {"dist"}  # of pytest
     elsewhere |= {

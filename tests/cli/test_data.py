@@ -142,3 +142,25 @@ def test_schema_learns_and_merges(folder: Path) -> None:
     }
     assert result.exit_code == 1
     assert "'作者' has no types, others have" in result.output
+
+
+@pytest.mark.parametrize("command", ["augment", "convert", "fix"])
+def test_input_is_not_written_into(command: str, folder: Path) -> None:
+    path = folder / "train.jsonl"
+    before = path.read_bytes()
+    result = run(command, path, path)
+    assert isinstance(result.exception, ConfigError)
+    assert path.read_bytes() == before
+
+
+def test_schema_is_not_written_into_data_but_into_a_schema_that_was_read(folder: Path) -> None:
+    path = folder / "train.jsonl"
+    before = path.read_bytes()
+    result = run("schema", path, "--output", path)
+    assert isinstance(result.exception, ConfigError)
+    assert path.read_bytes() == before
+    known = folder / "schema.json"
+    known.write_text('["作者"]', encoding="utf-8")
+    run("schema", known, path, "--output", known)
+    names = [relation["name"] for relation in json.loads(known.read_text("utf-8"))["relations"]]
+    assert names == ["作者", "位于"]

@@ -73,7 +73,7 @@ def test_clean_input_leaves_no_list_of_problems(source: Path) -> None:
 
 def test_input_is_never_overwritten(source: Path) -> None:
     before = source.read_bytes()
-    with pytest.raises(ConfigError, match="is the input"):
+    with pytest.raises(ConfigError, match="is one of the files read"):
         convert_file(source, source)
     convert_file(source, source.with_name("out.jsonl"))
     assert source.read_bytes() == before

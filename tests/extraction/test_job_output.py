@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tripletune.errors import OutputError
+from tripletune.errors import ConfigError, OutputError
 from tripletune.extraction.job_output import open_output, render_record
 from tripletune.schema import Extraction, Span, Triplet
 
@@ -58,3 +58,42 @@ def test_open_output_reports_a_path_that_cannot_be_written(tmp_path: Path) -> No
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match=r"out\.jsonl' cannot be written"):
         open_output(tmp_path / "file" / "out.jsonl", {}, resume=False)
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.parametrize(
+    ("is_finished", "message"),
+    [
+        (True, "is there already; name another"),
+        (False, r"was not finished; go on with it \(--resume"),
+    ],
+)
+def test_results_are_replaced_only_when_it_is_said_so(
+    name: str, is_finished: bool, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    output = open_output(path, {}, resume=False)
+    output.write([FOUND])
+    if is_finished:
+        output.finish()
+    output.close()
+    before = {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()}
+    with pytest.raises(ConfigError, match=message):
+        open_output(path, {}, resume=False)
+    assert {entry: entry.read_bytes() for entry in before} == before
+    replaced = open_output(path, {}, resume=False, overwrite=True)
+    assert replaced.num_done == 0
+    replaced.close()
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_job_that_has_written_nothing_is_begun_anew(name: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        open_output(tmp_path / name, {}, resume=False).close()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.TSV"])
+def test_name_of_another_format_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would not be what its ending says"):
+        open_output(tmp_path / name, {}, resume=False)
+    assert not list(tmp_path.iterdir())

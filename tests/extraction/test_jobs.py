@@ -204,6 +204,30 @@ def test_run_job_refuses_to_resume_a_complete_output(source: Path, tmp_path: Pat
         run(source, tmp_path / "out.jsonl", resume=True)
 
 
+@pytest.mark.parametrize("changes", [{}, {"overwrite": True}, {"resume": True}])
+def test_run_job_does_not_write_into_its_input(
+    source: Path, tmp_path: Path, changes: dict[str, bool]
+) -> None:
+    before = source.read_bytes()
+    with pytest.raises(ConfigError, match=r"in\.txt' is one of the files read"):
+        run(source, tmp_path / "in.txt", **changes)
+    assert source.read_bytes() == before
+
+
+def test_run_job_replaces_a_complete_output_when_it_is_said_so(
+    source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.jsonl"
+    target.write_text("other\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is there already"):
+        run(source, target)
+    assert target.read_text(encoding="utf-8") == "other\n"
+    run(source, target, overwrite=True)
+    assert len(read_lines(target)) == 10
+    with pytest.raises(ConfigError, match="resume, overwrite: both are set"):
+        run(source, target, overwrite=True, resume=True)
+
+
 def test_run_job_refuses_a_missing_input(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.txt: no such file"):
         run(tmp_path / "none.txt", tmp_path / "out.jsonl")

@@ -281,6 +281,7 @@ def schema(
     min_share: Annotated[float, typer.Option(min=0, max=1, help="占比低于多少的类型对不要")] = 0.0,
 ) -> None:
     """Learn or merge a relation schema."""
+    from tripletune.data.output_path import check_output_path
     from tripletune.data.readers import read_examples
     from tripletune.data.relation_schema import learn_schema, merge_schemas, save_schema
     from tripletune.data.schema_files import is_schema_file, load_schema, validate_schema
@@ -290,6 +291,7 @@ def schema(
         if input_format is None and is_schema_file(path):
             found.append(load_schema(path))
         else:
+            check_output_path(output, [path])
             examples = read_examples(path, format=input_format)
             found.append(learn_schema(examples, min_count=min_count, min_share=min_share))
     merged = merge_schemas(found)

@@ -132,6 +132,7 @@ def extract(
     ] = Weights.auto,
     workers: Annotated[int, typer.Option("--workers", min=1, help="进程数，每个用一块GPU")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="接着上次中断的输出继续")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="替换已有的输出文件")] = False,
     input_format: Annotated[
         InputKind | None, typer.Option("--input_format", help="输入格式 (默认: 按扩展名)")
     ] = None,
@@ -186,6 +187,7 @@ def extract(
             input_format=kind,
             text_field=text_field,
             resume=resume,
+            overwrite=overwrite,
             chunk_size=choose_chunk_size(
                 batch_size, total, bytes_per_record=_find_mean_bytes(source, total), on_gpu=on_gpu
             ),

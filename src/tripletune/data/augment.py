@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tripletune.data.output_path import check_output_path
 from tripletune.data.readers import read_examples
 from tripletune.data.seeding import seeded_random
 from tripletune.data.writers import OutputFormat, write_examples
@@ -74,7 +75,8 @@ def augment_file(
         How many examples were read, and how many copies made.
 
     Raises:
-        ConfigError: `copies` is below 1, or `share` is not above 0 and at most 1.
+        ConfigError: `copies` is below 1, `share` is not above 0 and at most 1, or the output is the
+            input.
         DataError: the input cannot be read.
         OutputError: the output cannot be written.
     """
@@ -82,6 +84,7 @@ def augment_file(
         raise ConfigError(
             f"copies {copies!r}, share {share!r}: needed are copies >= 1 and 0 < share <= 1"
         )
+    check_output_path(Path(output_path), [Path(input_path)])
     names = collect_names(read_examples(input_path, format=input_format))
     num_read = 0
 

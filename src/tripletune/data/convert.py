@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tripletune.data.output_path import check_output_path
 from tripletune.data.readers import detect_format
 from tripletune.data.readers.problem import Problem, Problems
 from tripletune.data.readers.registry import get_format
 from tripletune.data.writers import OutputFormat, choose_output_format, open_output, write_examples
-from tripletune.errors import ConfigError
 from tripletune.schema import Example
 
 __all__ = ["ConversionReport", "convert_file"]
@@ -114,8 +114,7 @@ def convert_file(
         ConfigError: input and output are one file, or a format is unknown.
     """
     source, target = Path(input_path), Path(output_path)
-    if source.resolve() == target.resolve():
-        raise ConfigError(f"output: {str(target)!r} is the input; name another file")
+    check_output_path(target, [source])
     chosen = choose_output_format(target, output_format)
     known = detect_format(source) if input_format is None else get_format(input_format)
     report = ConversionReport(str(source), known.name, str(target), chosen)

@@ -14,11 +14,12 @@ from typing import Any, Literal
 from tripletune.data.convert import ProblemList
 from tripletune.data.duplicates import Match, TextIndex
 from tripletune.data.inspection import find_nearest
+from tripletune.data.output_path import check_output_path
 from tripletune.data.readers import open_examples
 from tripletune.data.readers.problem import Action, Problem, Problems
 from tripletune.data.relation_schema import RelationSchema
 from tripletune.data.writers import OutputFormat, open_output, write_examples
-from tripletune.errors import ConfigError, DataError
+from tripletune.errors import DataError
 from tripletune.schema import Example, Triplet
 
 __all__ = ["FixReport", "FixSettings", "fix_file"]
@@ -107,8 +108,7 @@ def fix_file(
     settings = settings or FixSettings()
     source, target = Path(input_path), Path(output_path)
     held_out = [Path(path) for path in against]
-    if target.resolve() in {path.resolve() for path in (source, *held_out)}:
-        raise ConfigError(f"output: {str(target)!r} is one of the files read; name another file")
+    check_output_path(target, [source, *held_out])
     plan = _Plan(source, held_out, settings)
     report = FixReport()
     side = target.with_name(target.name + ".problems.jsonl")

@@ -20,6 +20,7 @@ from tripletune.schema import Extraction
 __all__ = ["JobOutput", "explained_writing", "find_chunk_size", "open_output", "render_record"]
 
 _BLOCK = 1 << 20
+_OTHER_FORMATS = frozenset({".csv", ".tsv", ".xlsx"})
 
 
 class JobOutput(Protocol):
@@ -44,19 +45,28 @@ class JobOutput(Protocol):
         ...
 
 
-def open_output(path: Path, job: Mapping[str, Any], *, resume: bool) -> JobOutput:
+def open_output(
+    path: Path, job: Mapping[str, Any], *, resume: bool, overwrite: bool = False
+) -> JobOutput:
     """The output of a job, JSONL or, by its name's ending, Parquet.
 
     Args:
         path: Where to write.
         job: What the job is; going on with another one's output is refused.
-        resume: Whether to go on with what is there. Otherwise it is replaced.
+        resume: Whether to go on with what is there.
+        overwrite: Whether to replace it instead; without either there may be no results yet.
 
     Raises:
-        ConfigError: what is there belongs to another job.
+        ConfigError: what is there belongs to another job, or would be lost; or the name promises
+            another format.
         OutputError: it cannot be written.
     """
     marker = _find_marker(path)
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise ConfigError(
+            f"output: {str(path)!r} would not be what its ending says; results are written as "
+            "JSONL (.jsonl) or as Parquet (.parquet)"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         has_begun = resume and marker.is_file()
@@ -65,8 +75,10 @@ def open_output(path: Path, job: Mapping[str, Any], *, resume: bool) -> JobOutpu
         elif resume and path.exists():
             raise ConfigError(
                 f"output: {str(path)!r} is there but has no {marker.name}: the job is complete, "
-                "or it is another file; remove it, or leave out --resume to replace it"
+                "or it is another file; name another output, or replace it (--overwrite)"
             )
+        elif not overwrite:
+            _check_nothing_is_lost(path, marker)
         kind = _ParquetOutput if path.suffix.lower() == ".parquet" else _JsonlOutput
         output = kind(path, marker, resume=has_begun)
         if not has_begun:
@@ -128,8 +140,27 @@ def _check_job(marker: Path, job: Mapping[str, Any]) -> None:
         if known.get(name) != job.get(name):
             raise ConfigError(
                 f"resume: {name} is {job.get(name)!r} now and was {known.get(name)!r} when "
-                f"{marker.name} was written; use the same settings, or leave out --resume"
+                f"{marker.name} was written; use the same settings, or begin anew (--overwrite)"
             )
+
+
+def _check_nothing_is_lost(path: Path, marker: Path) -> None:
+    holds_lines = path.is_file() and path.stat().st_size > 0
+    if not holds_lines and not _find_parts(path):
+        return
+    if marker.is_file():
+        raise ConfigError(
+            f"output: {str(path)!r} holds the results of a job that was not finished; go on with "
+            "it (--resume), or replace it (--overwrite)"
+        )
+    raise ConfigError(
+        f"output: {str(path)!r} is there already; name another file, or replace it (--overwrite)"
+    )
+
+
+def _find_parts(path: Path) -> list[Path]:
+    """Those of a Parquet file that is not finished, in order."""
+    return sorted(path.with_name(path.name + ".parts").glob("part-*.parquet"))
 
 
 class _JsonlOutput:
@@ -209,7 +240,7 @@ class _ParquetOutput:
         """Nothing is held open between parts."""
 
     def _parts(self) -> list[Path]:
-        return sorted(self._folder.glob("part-*.parquet"))
+        return _find_parts(self._path)
 
     def _count(self, part: Path) -> int:
         import pyarrow.parquet

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from tripletune.data.output_path import check_output_path
 from tripletune.errors import ConfigError
 from tripletune.extraction.job_input import InputFormat, InputRecord, iter_records
 from tripletune.extraction.job_output import (
@@ -83,6 +84,7 @@ def run_job(
     input_format: InputFormat | None = None,
     text_field: str | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     chunk_size: int = 128,
     num_workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
@@ -101,6 +103,7 @@ def run_job(
         input_format: See `iter_records`.
         text_field: Likewise.
         resume: Whether to go on with the output that is there, in chunks of its size.
+        overwrite: Whether to replace an output that holds results; without, it is refused.
         chunk_size: Records that are worked on together.
         num_workers: Processes to start; 1 works in this one, and in those beside it that `torchrun`
             started.
@@ -114,8 +117,8 @@ def run_job(
         The same on every process.
 
     Raises:
-        ConfigError: a number is below 1, the output belongs to another job, or there are workers
-            under torchrun.
+        ConfigError: a number is below 1, the output is the input, belongs to another job or holds
+            results already, both ways to treat those are set, or there are workers under torchrun.
         DataError: the input cannot be read.
         OutputError: the output cannot be written.
         ResourceError: a worker was ended from outside.
@@ -125,11 +128,16 @@ def run_job(
             f"chunk_size, workers: {chunk_size!r}, {num_workers!r}; need at least 1 of each"
         )
 
+    if resume and overwrite:
+        raise ConfigError("resume, overwrite: both are set; go on with the output or replace it")
+
     def begin() -> _Job:
+        if input_path is not None:
+            check_output_path(output_path, [input_path])
         records = iter_records(input_path, input_format=input_format, text_field=text_field)
         size = (find_chunk_size(output_path) if resume else None) or chunk_size
         job = {**settings, "input": str(input_path or "-"), "chunk_size": size}
-        output = open_output(output_path, job, resume=resume)
+        output = open_output(output_path, job, resume=resume, overwrite=overwrite)
         return _Job(records, output, output_path, size, on_progress or _ignore)
 
     with joined_ranks() as ranks:
