@@ -153,6 +153,15 @@ def test_input_is_not_written_into(command: str, folder: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("flag", ["--json", "--html"])
+def test_report_of_a_check_is_not_written_into_the_data(flag: str, folder: Path) -> None:
+    path = folder / "train.jsonl"
+    before = path.read_bytes()
+    result = run("check", path, flag, path)
+    assert isinstance(result.exception, ConfigError)
+    assert path.read_bytes() == before
+
+
 def test_schema_is_not_written_into_data_but_into_a_schema_that_was_read(folder: Path) -> None:
     path = folder / "train.jsonl"
     before = path.read_bytes()

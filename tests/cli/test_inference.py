@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tripletune.cli.inference import SAMPLES, infer_from_arguments
-from tripletune.errors import AdapterError, DataError, OutputError
+from tripletune.errors import AdapterError, ConfigError, DataError, OutputError
 from tripletune.extraction.extractor import Extractor
 from tripletune.schema import Extraction, Triplet
 
@@ -78,6 +78,13 @@ def test_inference_reads_a_text_file_and_writes_lines(extractor, tmp_path, capsy
     assert [json.loads(line)["text"] for line in lines] == ["甲位于乙。", "天气不错。"]
     assert json.loads(lines[0])["triplets"] == [FACT.to_record()]
     assert capsys.readouterr().out == "2 条结果写入 out.jsonl\n"
+
+
+def test_inference_does_not_write_into_its_input(extractor, tmp_path):
+    (tmp_path / "in.txt").write_text("甲位于乙。\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"'in\.txt' is one of the files read"):
+        infer_from_arguments(["--input", "in.txt", "--output", "in.txt"])
+    assert (tmp_path / "in.txt").read_text(encoding="utf-8") == "甲位于乙。\n"
 
 
 def test_inference_reads_the_texts_of_json_lines(extractor, tmp_path, capsys):

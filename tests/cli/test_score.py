@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from tripletune.cli.score import register
-from tripletune.errors import DataError, OutputError
+from tripletune.errors import ConfigError, DataError, OutputError
 
 SCORE_KEYS = {"precision", "recall", "f1", "num_gold", "num_predicted", "num_correct"}
 
@@ -111,6 +111,14 @@ def test_score_raises_for_a_json_path_that_cannot_be_written(files):
     result = run("score", files / "gold.jsonl", files / "pred.jsonl", "--json", out)
     assert isinstance(result.exception, OutputError)
     assert "choose another path" in str(result.exception)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--report"])
+def test_score_does_not_write_into_what_it_reads(files, flag):
+    before = (files / "gold.jsonl").read_bytes()
+    result = run("score", files / "gold.jsonl", files / "pred.jsonl", flag, files / "gold.jsonl")
+    assert isinstance(result.exception, ConfigError)
+    assert (files / "gold.jsonl").read_bytes() == before
 
 
 def test_compare_prints_difference_and_p_value(files):

@@ -148,7 +148,10 @@ def check(
 ) -> None:
     """Check files; exit code 1 when something is found."""
     from tripletune.data.check import CheckSettings, check_files
+    from tripletune.data.output_path import check_output_path
 
+    for output in (html, json_path):
+        check_output_path(output, paths)
     settings = CheckSettings(
         input_format=input_format,
         schema=_load_schema(schema_path),

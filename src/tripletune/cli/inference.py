@@ -10,6 +10,7 @@ from typing import Any
 from tripletune.cli.adapters import find_adapter
 from tripletune.cli.arguments import OneLineParser, add_vote_flags
 from tripletune.cli.quiet import quiet_libraries
+from tripletune.data.output_path import check_output_path
 from tripletune.errors import DataError
 from tripletune.schema import Extraction
 
@@ -38,17 +39,19 @@ def infer_from_arguments(argv: Sequence[str] | None) -> int:
     parser.add_argument("--free", action="store_true", help="不约束输出 (默认约束为文本中的片段)")
     arguments = parser.parse_args(argv)
     texts = list(arguments.text)
+    target = None if arguments.output is None else Path(arguments.output)
     if arguments.input is not None:
+        check_output_path(target, [Path(arguments.input)])
         texts += _read_texts(Path(arguments.input))
     folder = find_adapter(arguments.adapter)
     extractor = _load(folder, arguments)
     if not texts:
         return _talk(extractor)
     extractions = extractor.extract(texts)
-    if arguments.output is not None:
+    if target is not None:
         lines = "".join(extraction.to_json() + "\n" for extraction in extractions)
-        _write(Path(arguments.output), lines)
-        print(f"{len(extractions)} 条结果写入 {arguments.output}")
+        _write(target, lines)
+        print(f"{len(extractions)} 条结果写入 {target}")
     else:
         for extraction in extractions:
             _show(extraction)

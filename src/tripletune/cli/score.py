@@ -53,8 +53,11 @@ def score(
     """Score a prediction file: precision, recall and F1 by rule, and error classes."""
     from rich.console import Console
 
+    from tripletune.data.output_path import check_output_path
     from tripletune.evaluation import evaluate_files, write_report
 
+    for output in (json_out, report):
+        check_output_path(output, [gold, pred])
     settings = _make_settings(alias, schema, seed=seed, resamples=resamples)
     evaluation = evaluate_files(gold, pred, settings=settings)
     console = _make_console(Console)
@@ -82,8 +85,10 @@ def compare(
     """Compare two prediction files: difference in F1, interval and p-value."""
     from rich.console import Console
 
+    from tripletune.data.output_path import check_output_path
     from tripletune.evaluation import compare_files
 
+    check_output_path(json_out, [first, second, gold])
     settings = _make_settings(alias, schema, seed=seed, resamples=resamples)
     comparison = compare_files(first, second, gold_path=gold, settings=settings)
     console = _make_console(Console)
