@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeAlias
 from tripletune.data.output_path import check_output_path
 from tripletune.errors import ConfigError
 from tripletune.extraction.job_input import InputFormat, InputRecord, iter_records
+from tripletune.extraction.job_lock import OutputLock
 from tripletune.extraction.job_output import (
     JobOutput,
     explained_writing,
@@ -120,14 +121,13 @@ def run_job(
         ConfigError: a number is below 1, the output is the input, belongs to another job or holds
             results already, both ways to treat those are set, or there are workers under torchrun.
         DataError: the input cannot be read.
-        OutputError: the output cannot be written.
+        OutputError: the output cannot be written, or another process is writing it.
         ResourceError: a worker was ended from outside.
     """
     if chunk_size < 1 or num_workers < 1:
         raise ConfigError(
             f"chunk_size, workers: {chunk_size!r}, {num_workers!r}; need at least 1 of each"
         )
-
     if resume and overwrite:
         raise ConfigError("resume, overwrite: both are set; go on with the output or replace it")
 
@@ -137,8 +137,13 @@ def run_job(
         records = iter_records(input_path, input_format=input_format, text_field=text_field)
         size = (find_chunk_size(output_path) if resume else None) or chunk_size
         job = {**settings, "input": str(input_path or "-"), "chunk_size": size}
-        output = open_output(output_path, job, resume=resume, overwrite=overwrite)
-        return _Job(records, output, output_path, size, on_progress or _ignore)
+        lock = OutputLock(output_path)
+        try:
+            output = open_output(output_path, job, resume=resume, overwrite=overwrite)
+        except BaseException:
+            lock.release()
+            raise
+        return _Job(records, output, lock, output_path, size, on_progress or _ignore)
 
     with joined_ranks() as ranks:
         if num_workers == 1:
@@ -162,11 +167,13 @@ class _Job:
         self,
         records: Iterator[InputRecord],
         output: JobOutput,
+        lock: OutputLock,
         output_path: Path,
         chunk_size: int,
         notify: Callable[[int, int], None],
     ) -> None:
         self._output, self._output_path, self._notify = output, output_path, notify
+        self._lock = lock
         self._num_resumed = self._num_records = output.num_done
         self._num_bad = self._num_triplets = 0
         skip = output.num_done // chunk_size * chunk_size
@@ -202,6 +209,7 @@ class _Job:
     def close(self) -> None:
         """Lets go of the output, complete or not."""
         self._output.close()
+        self._lock.release()
 
 
 def _work_in_ranks(
