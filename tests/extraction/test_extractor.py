@@ -227,6 +227,40 @@ def test_extractor_refuses_a_constraint_without_relations(model: Any, tokenizer:
         build(model, tokenizer, relations=None)
 
 
+@pytest.mark.parametrize("texts", ["甲在乙。", b"x", None])
+def test_extract_refuses_one_text_that_is_not_in_a_list(
+    model: Any, tokenizer: Any, texts: Any
+) -> None:
+    extractor = build(model, tokenizer)
+    with pytest.raises(DataError, match="give a list, of one text too"):
+        extractor.extract(texts)
+    if isinstance(texts, str):
+        with pytest.raises(DataError, match="give a list, of one text too"):
+            next(extractor.iter_extract(texts))
+
+
+def test_extract_takes_texts_from_a_generator(model: Any, tokenizer: Any) -> None:
+    texts = ["甲位于乙。", "丙"]
+    found = build(model, tokenizer).extract(text for text in texts)  # type: ignore[arg-type]
+    assert [extraction.text for extraction in found] == texts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window_chars": 0}, "window_chars: 0 is too few"),
+        ({"min_confidence": 1.5}, "min_confidence: 1.5; need a number from 0 to 1"),
+        ({"method": "fast"}, "method: 'fast' is none of auto, batch, slots"),
+        ({"relations": ["位于", 1]}, "relations: 1 is not a string"),
+    ],
+)
+def test_extractor_refuses_what_is_out_of_range(
+    model: Any, tokenizer: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(model, tokenizer, **changes)
+
+
 def test_extractor_refuses_one_string_as_relations(model: Any, tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="'位于' is one string"):
         build(model, tokenizer, relations="位于")

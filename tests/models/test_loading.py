@@ -13,13 +13,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from tests.models.tiny_gguf import write_tiny_gguf
-from tripletune.errors import MissingPackageError, ModelError
+from tripletune.errors import ConfigError, MissingPackageError, ModelError
 from tripletune.models import dispatch
 from tripletune.models.chatglm import ChatGLMForConditionalGeneration
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.loading import (
     default_device,
     default_dtype,
+    find_device,
+    find_dtype,
     find_position_scheme,
     load_config,
     load_model,
@@ -286,6 +288,35 @@ def test_default_device_is_the_gpu_of_the_process(monkeypatch):
     assert default_device() == torch.device("cuda", 3)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert default_device() == torch.device("cpu")
+
+
+def test_find_device_refuses_what_is_not_here(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+    assert find_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="device: 'cuda:2' is not here: PyTorch sees 2 GPUs"):
+        find_device("cuda:2")
+    with pytest.raises(ConfigError, match="device: 'gpu' is no name of a device"):
+        find_device("gpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bf16", torch.bfloat16),
+        ("float16", torch.float16),
+        (torch.float32, torch.float32),
+        (None, torch.float32),
+    ],
+)
+def test_find_dtype_knows_long_and_short_names(name, expected):
+    assert find_dtype(name, torch.device("cpu")) is expected
+
+
+@pytest.mark.parametrize("name", ["bf17", "int8", "nn", torch.int8])
+def test_find_dtype_refuses_what_nothing_is_computed_in(name):
+    with pytest.raises(ConfigError, match="accepted are float32, float16 and bfloat16"):
+        find_dtype(name, torch.device("cpu"))
 
 
 def test_default_dtype_is_what_the_device_computes_best(monkeypatch):

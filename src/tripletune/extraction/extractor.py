@@ -67,8 +67,8 @@ class Extractor:
         bidirectional_prompt: For causal models trained so: the tokens of a prompt see each other.
 
     Raises:
-        ConfigError: a limit is below 1, there are no relations to hold the model to, or there are
-            votes without a constraint.
+        ConfigError: a number is out of range, there are no relations to hold the model to, or there
+            are votes without a constraint.
         ModelError: the tokenizer's tokens cannot be read, which a constraint needs.
 
     Example:
@@ -100,6 +100,10 @@ class Extractor:
     ) -> None:
         if max_triplets < 1:
             raise ConfigError(f"max_triplets: {max_triplets!r} is too few; need at least 1")
+        if window_chars is not None and window_chars < 1:
+            raise ConfigError(f"window_chars: {window_chars!r} is too few; need at least 1")
+        if min_confidence is not None and not 0 <= min_confidence <= 1:
+            raise ConfigError(f"min_confidence: {min_confidence!r}; need a number from 0 to 1")
         if votes < 1 or not 0 <= vote_share <= 1 or (votes > 1 and not constrained):
             raise ConfigError(
                 f"votes: {votes!r}, vote_share: {vote_share!r}, constrained: {constrained}; needed "
@@ -214,11 +218,9 @@ class Extractor:
             on_text: Called when a text is done, so that waiting can be shown; not for blank ones.
 
         Raises:
-            DataError: a text is not a string.
+            DataError: a text is not a string, or the texts are one.
         """
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise DataError(f"texts: number {index} is {text!r}, not a string")
+        texts = check_texts(texts)
         chosen = self.schema if schema is None else read_schema(schema)
         questions = (
             (index, window, part)
@@ -247,7 +249,12 @@ class Extractor:
         """The extraction of each example or text, in order, reading a few batches ahead.
 
         Gold triplets of examples are not looked at; their ids are kept. `on_text` as in `extract`.
+
+        Raises:
+            DataError: as `extract`.
         """
+        if isinstance(examples, str):
+            check_texts(examples)
         source = iter(examples)
         while chunk := list(islice(source, self.options.batch_size * _BATCHES_AHEAD)):
             texts = [example if isinstance(example, str) else example.text for example in chunk]
@@ -265,11 +272,12 @@ class Extractor:
 
         Raises:
             ConfigError: the extractor is not constrained.
+            DataError: as `extract`.
         """
         from tripletune.extraction.streaming import stream_triplets
 
         chosen = self.schema if schema is None else read_schema(schema)
-        async for pair in stream_triplets(self, texts, chosen):
+        async for pair in stream_triplets(self, check_texts(texts), chosen):
             yield pair
 
     def find_parts(self, schema: RelationSchema | None) -> list[RelationPart]:
@@ -371,7 +379,25 @@ def read_schema(relations: Sequence[str] | RelationSchema | None) -> RelationSch
         return relations
     if isinstance(relations, str):
         raise ConfigError(f"relations: {relations!r} is one string; give a list of names")
+    for name in relations:
+        if not isinstance(name, str):
+            raise ConfigError(f"relations: {name!r} is not a string; give names, or a schema")
     return RelationSchema(tuple(Relation(name) for name in dict.fromkeys(relations)))
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The texts.
+
+    Raises:
+        DataError: one is not a string, or they are not several.
+    """
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise DataError(f"texts: {texts!r:.80} is no list of texts; give a list, of one text too")
+    found = list(texts)
+    for index, text in enumerate(found):
+        if not isinstance(text, str):
+            raise DataError(f"texts: number {index} is {text!r}, not a string")
+    return found
 
 
 def _tell_texts(indices: Sequence[int], on_text: Callable[[], None]) -> Callable[[int], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -60,7 +60,7 @@ class GenerationOptions:
         room: Bytes of a GPU's memory that generation may take. None: what is free when it begins.
 
     Raises:
-        ConfigError: a limit is below 1.
+        ConfigError: a limit is below 1, or there is no such method.
     """
 
     end_token_id: int
@@ -78,6 +78,9 @@ class GenerationOptions:
                 f"batch_size, max_new_tokens: {self.batch_size!r}, {self.max_new_tokens!r}; need "
                 "at least 1"
             )
+        if self.method not in get_args(GenerationMethod):
+            accepted = ", ".join(get_args(GenerationMethod))
+            raise ConfigError(f"method: {self.method!r} is none of {accepted}")
 
 
 class TokenGuide(Protocol):

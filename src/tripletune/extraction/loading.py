@@ -185,9 +185,9 @@ def _needs_quantisation(name: str, revision: str | None, device: Any) -> bool:
     import torch
 
     from tripletune.models.gpu_memory import find_free_bytes
-    from tripletune.models.loading import build_empty_model, resolve_model_path
+    from tripletune.models.loading import build_empty_model, find_device, resolve_model_path
 
-    if not torch.cuda.is_available() or (device is not None and torch.device(device).type == "cpu"):
+    if not torch.cuda.is_available() or find_device(device).type == "cpu":
         return False
     if resolve_model_path(name).endswith(".gguf"):
         return False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletune.config import EMBEDDED_MODEL
-from tripletune.errors import MissingPackageError, ModelError
+from tripletune.errors import ConfigError, MissingPackageError, ModelError
 from tripletune.models.checkpoint_files import check_gguf_file, check_model_folder, check_vocabulary
 from tripletune.models.gguf_header import forget_headers, headers_read_once
 from tripletune.models.hub import REMEDIES, fetch_model
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_empty_model",
+    "find_device",
+    "find_dtype",
     "find_position_scheme",
     "load_config",
     "load_model",
@@ -31,6 +33,8 @@ __all__ = [
     "load_tokenizer",
     "resolve_model_path",
 ]
+
+_SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 # What transformers and the readers beneath it raise at files that they cannot make sense of.
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, struct.error)
@@ -125,7 +129,7 @@ def load_model(
     *,
     quantize: bool,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     attn_implementation: str | None = None,
     quant_storage: torch.dtype | None = None,
@@ -137,14 +141,15 @@ def load_model(
         quantize: Whether linear layers are quantised to NF4 with double quantisation
             (QLoRA, arXiv 2305.14314, section 3).
         device: Where to put it. None: the process's GPU, or the CPU.
-        dtype: Of what is not quantised, and of computation. None: bf16 where the GPU has it, fp16
-            on older ones, fp32 on the CPU.
+        dtype: Of what is not quantised, and of computation; by name, too (`bf16`, `bfloat16`).
+            None: bf16 where the GPU has it, fp16 on older ones, fp32 on the CPU.
         revision: Of a hub id.
         attn_implementation: As `transformers`. None: its default.
         quant_storage: The dtype that packed weights lie in, a float one to be cut by FSDP. None:
             uint8.
 
     Raises:
+        ConfigError: the device is not here, or the dtype is none to compute in.
         ModelError: it cannot be found, is damaged or of another size than its configuration
             says; the message names the file and what to do.
         MissingPackageError: a GGUF file is named and the package for it is not installed.
@@ -152,8 +157,8 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    device = torch.device(device) if device is not None else default_device()
-    dtype = dtype or default_dtype(device)
+    device = find_device(device)
+    dtype = find_dtype(dtype, device)
     arguments: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
     if attn_implementation is not None:
         arguments["attn_implementation"] = attn_implementation
@@ -214,13 +219,55 @@ def load_model_and_tokenizer(
     *,
     quantize: bool,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
 ) -> tuple[Any, Any]:
     """`load_model` and `load_tokenizer` of one name."""
     tokenizer = load_tokenizer(name, revision=revision)
     model = load_model(name, quantize=quantize, device=device, dtype=dtype, revision=revision)
     return model, tokenizer
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name; None: `default_device`.
+
+    Raises:
+        ConfigError: there is none of this name here.
+    """
+    import torch
+
+    if device is None:
+        return default_device()
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ConfigError(
+            f"device: {device!r} is no name of a device; give 'cuda', 'cuda:1' or 'cpu'"
+        ) from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device: {device!r} is not here: PyTorch sees {torch.cuda.device_count()} GPUs; give "
+            "another, or 'cpu'"
+        )
+    return found
+
+
+def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype of a name; None: `default_dtype` of the device.
+
+    Raises:
+        ConfigError: it is none to compute in.
+    """
+    import torch
+
+    if dtype is None:
+        return default_dtype(device)
+    found: torch.dtype | None = None if isinstance(dtype, str) else dtype
+    if isinstance(dtype, str):
+        found = getattr(torch, _SHORT_DTYPES.get(dtype, dtype), None)
+    if found is None or found not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ConfigError(f"dtype: {dtype!r}; accepted are float32, float16 and bfloat16")
+    return found
 
 
 def default_device() -> torch.device:
