@@ -11,7 +11,7 @@ import torch
 
 from tests.training.plan_cases import CARD, build_run
 from tripletune.config import TrainingSettings
-from tripletune.errors import ConfigError, DataError, ModelError, OutputError
+from tripletune.errors import AdapterError, ConfigError, DataError, ModelError, OutputError
 from tripletune.models.loading import load_tokenizer
 from tripletune.schema import Example, Triplet
 from tripletune.training import scoring
@@ -74,6 +74,12 @@ def test_run_refuses_the_output_folder_before_it_loads_a_model(settings, monkeyp
         TrainingRun(settings).setup_model_and_tokenizer()
 
 
+def test_run_refuses_what_is_no_checkpoint_before_it_loads_a_model(settings, monkeypatch):
+    monkeypatch.setattr("tripletune.models.loading.load_tokenizer", lambda *a, **k: 1 / 0)
+    with pytest.raises(AdapterError, match="resume_from_checkpoint: 'none' is no checkpoint"):
+        TrainingRun(settings.changed(resume_from_checkpoint="none")).setup_model_and_tokenizer()
+
+
 def test_run_says_that_there_is_no_such_model(settings, tmp_path):
     changed = settings.changed(model_name=str(tmp_path / "none"))
     with pytest.raises(ModelError, match=r"model: '.*none' is no folder here"):
@@ -103,12 +109,12 @@ def test_run_names_file_and_line_of_bad_data(settings, content, message):
 
 
 def test_run_reads_each_file_once_and_before_the_model(settings, monkeypatch):
-    from tripletune.data import readers
     from tripletune.models import loading
+    from tripletune.training import run_data
 
     events = []
-    read, load = readers.load_examples, loading.load_model
-    monkeypatch.setattr(readers, "load_examples", lambda path: events.append(path) or read(path))
+    read, load = run_data.load_examples, loading.load_model
+    monkeypatch.setattr(run_data, "load_examples", lambda path: events.append(path) or read(path))
     monkeypatch.setattr(
         loading, "load_model", lambda *a, **k: events.append("model") or load(*a, **k)
     )
@@ -128,7 +134,8 @@ def test_run_reports_what_it_drops(settings, caplog):
     settings.train_file.write_text(LINES + long.to_json() + "\n", encoding="utf-8")
     run = TrainingRun(settings.changed(max_source_length=100))
     run.prepare_datasets()
-    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    (warning,) = [text for text in warnings if "也在训练集中" not in text]
     assert "共 5 条, 保留 4 条; 文本过长丢弃 1 条 (max_source_length=100)" in warning
     assert len(run._train_set) == 4
 

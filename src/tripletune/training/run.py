@@ -11,9 +11,8 @@ from typing import Any
 
 from tripletune.config import TrainingSettings
 from tripletune.schema import Example
-from tripletune.training.output_folder import check_output_dir
 from tripletune.training.ranks import gather_over_ranks, is_main_process, leave_ranks_at_exit
-from tripletune.training.run_guard import choose_checkpoint, guard_run, match_ranks
+from tripletune.training.run_guard import check_run, choose_checkpoint, guard_run, match_ranks
 from tripletune.training.run_record import find_changed_data, recorded_run
 from tripletune.training.startup import StartupClock
 
@@ -58,6 +57,7 @@ class TrainingRun:
 
         Raises:
             ModelError: the model cannot be found or read.
+            AdapterError: the checkpoint to resume from is none.
             ConfigError: a LoRA target matches no layer; the network cannot read both ways.
             OutputError: the output folder cannot be written (checked before anything is loaded).
             DataError: a data file is missing, empty or damaged (before the model is loaded).
@@ -65,24 +65,21 @@ class TrainingRun:
         """
         import torch
 
-        from tripletune.data.readers import load_examples
-        from tripletune.data.relation_schema import learn_schema
         from tripletune.models.bidirectional_prompt import reads_one_way
         from tripletune.models.loading import default_device, load_config, load_tokenizer
         from tripletune.training.acceleration import accelerate_layers
         from tripletune.training.adapters import count_parameters, render_parameter_line
+        from tripletune.training.run_data import load_run_data
         from tripletune.training.sharding import join_processes, load_sharded
-        from tripletune.training.trackers import choose_trackers
 
         settings = self.settings
-        check_output_dir(settings.output_dir)
-        choose_trackers(settings.report_to)
+        check_run(settings)
         if settings.fsdp:
             join_processes(compute=settings.compute)
         # Before the model, so that a broken line is told before minutes of loading.
-        self.train_examples = load_examples(settings.train_file)
-        self.schema = learn_schema(self.train_examples)
-        self.validation_examples = load_examples(settings.validation_file)
+        data = load_run_data(settings)
+        self.train_examples, self.validation_examples = data.training, data.validation
+        self.schema = data.schema
         if settings.bidirectional_prompt:
             config = load_config(settings.model_name, revision=settings.revision)
             if not reads_one_way(config, settings.max_source_length + settings.max_target_length):

@@ -18,12 +18,28 @@ from tripletune.training.checkpoints import (
 )
 from tripletune.training.faults import explain_fault
 from tripletune.training.lock import RunLock
+from tripletune.training.output_folder import check_output_dir
 from tripletune.training.ranks import join_ranks
 from tripletune.training.signals import StopRequest
 
-__all__ = ["choose_checkpoint", "guard_run", "match_ranks"]
+__all__ = ["check_run", "choose_checkpoint", "guard_run", "match_ranks"]
 
 logger = logging.getLogger("tripletune")
+
+
+def check_run(settings: TrainingSettings) -> None:
+    """What can be told before minutes of loading.
+
+    Raises:
+        AdapterError: the checkpoint to resume from is none.
+        MissingPackageError: a tracker's package is not installed.
+        OutputError: the output folder cannot be written.
+    """
+    from tripletune.training.trackers import choose_trackers
+
+    check_output_dir(settings.output_dir)
+    _check_checkpoint_name(settings.resume_from_checkpoint)
+    choose_trackers(settings.report_to)
 
 
 @contextmanager
@@ -67,18 +83,22 @@ def choose_checkpoint(wanted: str | None, output_dir: Path) -> Checkpoint | None
     """
     if wanted is None:
         return None
+    _check_checkpoint_name(wanted)
     if wanted != "auto":
-        path = Path(wanted)
-        if not (path / "trainer_state.json").is_file():
-            raise AdapterError(
-                f"resume_from_checkpoint: {wanted!r} is no checkpoint folder (it holds no "
-                "trainer_state.json); give a folder such as output/…/checkpoint-50, or auto"
-            )
-        return verify_checkpoint(path)
+        return verify_checkpoint(Path(wanted))
     newest = find_newest_checkpoint(output_dir)
     if newest is None:
         logger.info("%s 中没有可用的检查点，从头开始训练", output_dir)
     return newest
+
+
+def _check_checkpoint_name(wanted: str | None) -> None:
+    if wanted in (None, "auto") or (Path(wanted) / "trainer_state.json").is_file():
+        return
+    raise AdapterError(
+        f"resume_from_checkpoint: {wanted!r} is no checkpoint folder (it holds no "
+        "trainer_state.json); give a folder such as output/…/checkpoint-50, or auto"
+    )
 
 
 def match_ranks(settings: TrainingSettings, checkpoint: Checkpoint) -> TrainingSettings:
