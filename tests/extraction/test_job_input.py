@@ -81,3 +81,19 @@ def test_count_records_does_not_guess_at_csv(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("text\n甲\n", encoding="utf-8")
     assert count_records(path) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("7", "7"),
+        ("null", None),
+        ('"甲"', "甲"),
+        ('{"章": [1, null]}', '{"章": [1, null]}'),
+        ("true", "true"),
+    ],
+)
+def test_id_is_text_as_it_stands_in_json(value: str, expected: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(f'{{"id": {value}, "text": "甲"}}\n', encoding="utf-8")
+    assert [record.id for record in iter_records(path)] == [expected]

@@ -168,5 +168,18 @@ def test_merge_windows_moves_spans_and_counts_a_triplet_once() -> None:
     assert merged.problems == ("characters 0 to 3: late",)
 
 
+def test_merge_windows_names_a_problem_once() -> None:
+    late, odd = Extraction("甲乙", problems=("late",)), Extraction("甲乙", problems=("odd", "late"))
+    parts = [late, late, odd, late, late]
+    merged = merge_windows(
+        "甲乙" * 4,
+        [(Window(start, "甲乙"), one) for start, one in zip((0, 0, 2, 4, 6), parts, strict=True)],
+    )
+    assert merged.problems == (
+        "characters 0 to 2, 2 to 4, 4 to 6 and 1 more windows: late",
+        "characters 2 to 4: odd",
+    )
+
+
 def test_merge_windows_of_nothing_is_the_empty_target() -> None:
     assert merge_windows("一", [(Window(0, "一"), Extraction("一", output="无"))]).output == "无"

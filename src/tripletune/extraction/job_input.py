@@ -144,10 +144,17 @@ def _parse_line(line: str, place: str, text_field: str | None) -> InputRecord:
     return _read_fields(value, place, text_field)
 
 
+def _read_id(value: Any) -> str | None:
+    """As it stands in JSON, or as text where it comes from elsewhere."""
+    if isinstance(value, (dict, list, bool)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return None if value is None else str(value)
+
+
 def _read_fields(value: dict[str, Any], place: str, text_field: str | None) -> InputRecord:
     names = TEXT_FIELDS if text_field is None else (text_field,)
     name = next((name for name in names if name in value), None)
-    identifier = None if value.get("id") is None else str(value["id"])
+    identifier = _read_id(value.get("id"))
     if name is None:
         wanted = " or ".join(map(repr, names))
         return InputRecord("", identifier, f"{place}: has no field {wanted}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tripletune.data.linearize import EMPTY_TARGET
@@ -26,6 +26,7 @@ __all__ = ["Window", "choose_window", "iter_sentences", "iter_windows", "merge_w
 
 _SENTENCE = re.compile(r"[^。！？!?；;\n]*(?:[。！？!?；;\n]+[”’」』）)\"']*|\Z)")
 _FEWEST_CHARS, _DEFAULT_CHARS, _MOST_CHARS = 64, 320, 512
+_PLACES_SHOWN = 3
 _CLAUSE_ENDS = "，,、：: \t\u3000"
 
 
@@ -113,18 +114,17 @@ def merge_windows(text: str, parts: Iterable[tuple[Window, Extraction]]) -> Extr
     """One extraction of the document, spans in its coordinates.
 
     A triplet found in several windows counts once, where its confidence is highest. `output` has
-    the lines of every window in order.
+    the lines of every window in order; a problem is named once, with its first windows.
     """
     found: dict[Triplet, Triplet] = {}
     outputs: list[str] = []
-    problems: list[str] = []
+    places: dict[str, dict[str, None]] = {}
     for window, extraction in parts:
         if extraction.output.strip() not in ("", EMPTY_TARGET):
             outputs.append(extraction.output)
-        problems += [
-            f"characters {window.start} to {window.start + len(window.text)}: {problem}"
-            for problem in extraction.problems
-        ]
+        for problem in extraction.problems:
+            place = f"{window.start} to {window.start + len(window.text)}"
+            places.setdefault(problem, {})[place] = None
         for triplet in extraction.triplets:
             moved = replace(
                 triplet,
@@ -135,7 +135,15 @@ def merge_windows(text: str, parts: Iterable[tuple[Window, Extraction]]) -> Extr
             if known is None or (known.confidence or 0.0) < (moved.confidence or 0.0):
                 found[triplet] = moved
     output = "\n".join(outputs) or EMPTY_TARGET
-    return Extraction(text, tuple(found.values()), output=output, problems=tuple(problems))
+    problems = tuple(_locate(problem, list(where)) for problem, where in places.items())
+    return Extraction(text, tuple(found.values()), output=output, problems=problems)
+
+
+def _locate(problem: str, places: Sequence[str]) -> str:
+    shown = ", ".join(places[:_PLACES_SHOWN])
+    num_more = len(places) - _PLACES_SHOWN
+    more = f" and {num_more} more windows" if num_more > 0 else ""
+    return f"characters {shown}{more}: {problem}"
 
 
 def _find_quantile(values: list[int], share: float) -> int:
