@@ -232,10 +232,10 @@ def test_extract_refuses_one_text_that_is_not_in_a_list(
     model: Any, tokenizer: Any, texts: Any
 ) -> None:
     extractor = build(model, tokenizer)
-    with pytest.raises(DataError, match="give a list, of one text too"):
+    with pytest.raises(DataError, match="is not a list of texts; put one text in a list"):
         extractor.extract(texts)
     if isinstance(texts, str):
-        with pytest.raises(DataError, match="give a list, of one text too"):
+        with pytest.raises(DataError, match="is not a list of texts; put one text in a list"):
             next(extractor.iter_extract(texts))
 
 

@@ -392,7 +392,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         DataError: one is not a string, or they are not several.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise DataError(f"texts: {texts!r:.80} is no list of texts; give a list, of one text too")
+        raise DataError(f"texts: {texts!r:.80} is not a list of texts; put one text in a list, too")
     found = list(texts)
     for index, text in enumerate(found):
         if not isinstance(text, str):

@@ -103,7 +103,8 @@ class _Tally:
 
     def tell(self, on_text: Callable[[], None]) -> None:
         """Calls `on_text` for each that was counted since the last time."""
-        num_done = self._shared.value
+        # Past the lock, which a worker that was killed may have held.
+        num_done = self._shared.get_obj().value
         for _ in range(num_done - self._num_told):
             on_text()
         self._num_told = num_done
