@@ -37,6 +37,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("ddp", "fsdp", "resume", "extract")
 _WATCH_SECONDS = 0.1
+_ADAPTER_STEPS = 25
+"""After so many, where `ddp` was not measured, answers end by themselves."""
 
 
 @dataclass
@@ -243,8 +245,10 @@ class Growth:
 
 
 def measure_extract(bench: Bench) -> None:
-    """A file of sentences with one worker and with one a GPU."""
+    """A file of sentences with one worker and with one a GPU, by the adapter of one process."""
     adapter = bench.args.work / "one"
+    if not (adapter / "adapter_config.json").is_file():
+        bench.train("one", processes=1, steps=_ADAPTER_STEPS)
     lines = (bench.args.work / "train_triplet.jsonl").read_text("utf-8").splitlines()
     source = bench.args.work / "sentences.jsonl"
     chosen = [lines[number % len(lines)] for number in range(bench.args.sentences)]

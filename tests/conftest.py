@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long a case takes depends on what else the machine does.
+settings.register_profile("tripletune", deadline=None)
+settings.load_profile("tripletune")
 
 # Networks here are tiny: on a busy machine the threads of torch wait for one another at every
 # operation, which makes some tests fifty times as slow. Set before torch is imported.

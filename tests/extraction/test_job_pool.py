@@ -20,7 +20,7 @@ from tripletune.extraction.job_pool import map_in_order
 OnText = Callable[[], None]
 
 JOB = """
-import sys, time
+import signal, sys, time
 from tripletune.extraction.job_pool import map_in_order
 
 def make_sleeper(number):
@@ -33,6 +33,8 @@ def make_sleeper(number):
     return sleep
 
 if __name__ == "__main__":
+    # As from a terminal; what a shell starts in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         list(map_in_order(make_sleeper, [3.0, 60.0], 2, lambda: None))
     except KeyboardInterrupt:
