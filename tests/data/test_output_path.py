@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,12 @@ def test_another_file_is_accepted_whether_it_is_there_or_not(source: Path) -> No
 
 
 @pytest.mark.parametrize("link", [None, os.symlink, os.link])
-def test_input_is_refused_by_each_of_its_names(source: Path, link: object) -> None:
+def test_input_is_refused_by_each_of_its_names(
+    source: Path, link: Callable[..., None] | None
+) -> None:
     target = source.parent / "." / source.name
     if link is not None:
         target = source.with_name("link.jsonl")
-        link(source, target)  # type: ignore[operator]
+        link(source, target)
     with pytest.raises(ConfigError, match=r"jsonl' is one of the files read; name another file"):
         check_output_path(target, [source.with_name("first.jsonl"), source])

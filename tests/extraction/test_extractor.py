@@ -241,7 +241,7 @@ def test_extract_refuses_one_text_that_is_not_in_a_list(
 
 def test_extract_takes_texts_from_a_generator(model: Any, tokenizer: Any) -> None:
     texts = ["甲位于乙。", "丙"]
-    found = build(model, tokenizer).extract(text for text in texts)  # type: ignore[arg-type]
+    found = build(model, tokenizer).extract(text for text in texts)
     assert [extraction.text for extraction in found] == texts
 
 

@@ -203,7 +203,7 @@ class Extractor:
 
     def extract(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         schema: Sequence[str] | RelationSchema | None = None,
         on_text: Callable[[], None] | None = None,
@@ -264,7 +264,7 @@ class Extractor:
                 yield replace(extraction, id=identifier)
 
     async def stream(
-        self, texts: Sequence[str], *, schema: Sequence[str] | RelationSchema | None = None
+        self, texts: Iterable[str], *, schema: Sequence[str] | RelationSchema | None = None
     ) -> AsyncIterator[tuple[int, Triplet]]:
         """(index of the text, triplet) as each triplet is written, the model in a thread.
 
@@ -385,7 +385,7 @@ def read_schema(relations: Sequence[str] | RelationSchema | None) -> RelationSch
     return RelationSchema(tuple(Relation(name) for name in dict.fromkeys(relations)))
 
 
-def check_texts(texts: Sequence[str]) -> list[str]:
+def check_texts(texts: Iterable[str]) -> list[str]:
     """The texts.
 
     Raises:

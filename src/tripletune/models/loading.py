@@ -262,12 +262,11 @@ def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
 
     if dtype is None:
         return default_dtype(device)
-    found: torch.dtype | None = None if isinstance(dtype, str) else dtype
-    if isinstance(dtype, str):
-        found = getattr(torch, _SHORT_DTYPES.get(dtype, dtype), None)
-    if found is None or found not in (torch.float32, torch.float16, torch.bfloat16):
+    name = _SHORT_DTYPES.get(str(dtype), str(dtype)).removeprefix("torch.")
+    accepted = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in accepted:
         raise ConfigError(f"dtype: {dtype!r}; accepted are float32, float16 and bfloat16")
-    return found
+    return accepted[name]
 
 
 def default_device() -> torch.device:
