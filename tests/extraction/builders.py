@@ -45,41 +45,19 @@ def build_chatglm2(vocab_size: int = 40, **sizes: Any) -> Any:
     ).eval()
 
 
-def build_llama(vocab_size: int = 40) -> Any:
+def build_llama(vocab_size: int = 40, **sizes: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            initializer_range=0.5,
-        )
-    ).eval()
-
-
-def build_sliding() -> Any:
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    torch.manual_seed(0)
-    return Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            vocab_size=40,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            sliding_window=6,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-            initializer_range=0.5,
-        )
-    ).eval()
+    defaults: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.5,
+    }
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **{**defaults, **sizes})).eval()
 
 
 _SMALL: dict[str, Any] = {
@@ -93,6 +71,15 @@ _SMALL: dict[str, Any] = {
     "sliding_window": 6,
     "initializer_range": 0.5,
 }
+
+
+def build_sliding(**sizes: Any) -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    defaults = {**_SMALL, "num_hidden_layers": 3, "layer_types": kinds}
+    return Gemma3ForCausalLM(Gemma3TextConfig(**{**defaults, **sizes})).eval()
 
 
 def build_gemma2() -> Any:

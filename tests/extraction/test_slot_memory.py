@@ -77,6 +77,23 @@ def test_prompts_are_read_in_what_the_slots_leave() -> None:
     assert count_prompt_tokens(model, 4, 64, slots + 10**12) == 16384
 
 
+class Linear4bit(torch.nn.Module):
+    """Stands for bitsandbytes' layer of this name."""
+
+    in_features, out_features = 100, 30
+
+
+def test_weight_that_a_record_dequantises_is_left_room() -> None:
+    plain, model = build_chatglm(), build_chatglm()
+    model.add_module("packed", Linear4bit())
+    each, weight = 64 * 2 * 2 * 2 * 16 * 2, 2 * 100 * 30
+    room = 10 * each + weight
+    assert count_slots(put_on_gpu(model), 64, room) == 7
+    left = count_prompt_tokens(put_on_gpu(plain), 4, 64, room - weight)
+    assert count_prompt_tokens(put_on_gpu(model), 4, 64, room) == left
+    assert count_prompt_tokens(put_on_gpu(model), 4, 64, weight) == 1
+
+
 def test_scores_that_are_written_out_take_memory() -> None:
     model = build_chatglm()
     model.config._attn_implementation = "eager"

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tripletune.extraction.slot_reader as area
 from tests.extraction.builders import (
     build_chatglm,
     build_chatglm2,
+    build_gemma2,
     build_llama,
     build_mistral,
     build_sliding,
@@ -23,9 +25,18 @@ BUILDERS = {
     "chatglm": build_chatglm,
     "chatglm2": build_chatglm2,
     "llama": build_llama,
+    "gemma2": build_gemma2,
     "gemma3": build_sliding,
 }
+"""Gemma 2 caps its scores, so that it is given masks instead of runs."""
 
+WIDE = {
+    "chatglm": {"hidden_size": 128, "inner_hidden_size": 256},
+    "chatglm2": {"kv_channels": 16},
+    "llama": {"head_dim": 32},
+    "gemma3": {"head_dim": 16},
+}
+"""With heads of a width that there are kernels for."""
 
 WAITING = {
     "aten._local_scalar_dense",
@@ -56,6 +67,7 @@ class Recording(TorchDispatchMode):
         (build_chatglm2, True),
         (build_llama, True),
         (build_sliding, True),
+        (build_gemma2, True),
         (build_mistral, False),
     ],
 )
@@ -115,6 +127,16 @@ def test_slot_reader_keeps_the_slots_that_are_named() -> None:
         rows = [[*prompts[2], 9], [*prompts[1], 10]]
         expected = [model(torch.tensor([row])).logits[0, -1] for row in rows]
     torch.testing.assert_close(logits, torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_adapted_model_reads_as_its_merged_one_and_keeps_its_attention() -> None:
+    torch.manual_seed(0)
+    adapter = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(build_llama(), adapter).eval()
+    written = generate(model, use_cuda_graphs=False)
+    assert model.get_base_model().config._attn_implementation == "sdpa"
+    assert written == generate(model.merge_and_unload(), use_cuda_graphs=False)
+    assert written != generate(build_llama(), use_cuda_graphs=False)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -217,13 +239,15 @@ def test_each_shape_is_recorded_once(
     monkeypatch.setattr(
         area, "record_step", lambda step, device, pool: SimpleNamespace(replay=step)
     )
+    made_room: list[torch.device] = []
+    monkeypatch.setattr(area, "make_room", made_room.append)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    sizes = {"hidden_size": 128, "inner_hidden_size": 256} if name == "chatglm" else {}
-    model = BUILDERS[name](**sizes)
+    model = BUILDERS[name]()
     plain = generate(model, use_cuda_graphs=False)
     assert not recorded
     assert generate(model, use_cuda_graphs=True) == plain
     assert recorded == ALL_SHAPES
+    assert len(made_room) == 3, "once for the first step of each shape"
 
 
 @pytest.mark.gpu
@@ -235,8 +259,7 @@ def test_each_shape_is_recorded_once(
 def test_recorded_steps_write_what_plain_steps_write(
     name: str, weights: str, recorded: list[tuple[int, int]]
 ) -> None:
-    sizes = {"hidden_size": 128, "inner_hidden_size": 256} if name == "chatglm" else {}
-    model = BUILDERS[name](**sizes).cuda()
+    model = BUILDERS[name](**WIDE.get(name, {})).cuda()
     if "nf4" in weights:
         pytest.importorskip("bitsandbytes")
         from tripletune.models.nf4_products import expand_for_many_tokens
@@ -248,7 +271,56 @@ def test_recorded_steps_write_what_plain_steps_write(
     plain = generate(model, use_cuda_graphs=False)
     assert not recorded
     assert generate(model, use_cuda_graphs=True) == plain
-    assert len(set(recorded)) > 1, "too few shapes; the test shows little"
+    # Kernels look at a slot's own places, so that its length makes no other shape.
+    assert recorded == ([(16, 128), (8, 128)] if name in WIDE else ALL_SHAPES)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", WIDE)
+def test_slots_read_on_a_gpu_what_whole_rows_read(
+    name: str, dtype: torch.dtype, both_ways: bool
+) -> None:
+    """Kernels are as near to the network in fp32 as a batch of rows in the same dtype is."""
+    exact = BUILDERS[name](**WIDE[name]).cuda()
+    model = BUILDERS[name](**WIDE[name]).cuda().to(dtype)
+    prompts = [[*range(4, 4 + count), 31, 32] for count in (9, 2, 17, 5)]
+    answers = [[7, 19, 11], [23, 5, 8], [9, 9, 14], [28, 6, 21]]
+    found = {}
+    for key, network, reader_class in (
+        ("expected", exact, BatchReader), ("rows", model, BatchReader), ("slots", model, SlotReader)
+    ):  # fmt: skip
+        found[key] = read_along(network, reader_class, prompts, answers, both_ways)
+    distance = {
+        key: (found[key] - found["expected"]).norm() / found["expected"].norm()
+        for key in ("rows", "slots")
+    }
+    assert distance["slots"] <= (1e-5 if dtype == torch.float32 else 1.5 * distance["rows"])
+
+
+def read_along(
+    model: Any, reader_class: Any, prompts: Any, answers: Any, both_ways: bool
+) -> torch.Tensor:
+    """Logits after the prompt and each token of the answer, (1 + T, B, V)."""
+    with torch.inference_mode():
+        if reader_class is BatchReader:
+            rows = BatchReader(model, prompts, 3, bidirectional_prompt=both_ways)
+            logits = [rows.read_prompts()]
+            steps = list(zip(*answers, strict=True))
+            logits += [rows.read_tokens([[token] for token in step]) for step in steps]
+        else:
+            slots = SlotReader(
+                model, num_slots=len(prompts), num_places=70, pad_token_id=3,
+                bidirectional_prompt=both_ways,
+            )  # fmt: skip
+            everyone = list(range(len(prompts)))
+            logits = [slots.read_prompts(everyone, prompts)]
+            for step in zip(*answers, strict=True):
+                slots.set_tokens(everyone, torch.tensor(step, device=model.device))
+                logits.append(slots.step())
+        return torch.stack(logits).float()
 
 
 @pytest.mark.gpu
@@ -270,5 +342,6 @@ def test_step_goes_on_without_a_record_that_fails(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(SlotReader, "_record", fail)
     monkeypatch.setattr(area, "can_record", lambda device: True)
+    monkeypatch.setattr(area, "make_room", lambda device: None)
     with pytest.warns(UserWarning, match=r"cannot be recorded \(operation not permitted .*\)"):
         assert generate(model, use_cuda_graphs=True) == expected

@@ -59,12 +59,16 @@ def folders(tmp_path_factory, shared_dir) -> SimpleNamespace:
     return SimpleNamespace(base=root / "base", adapter=root / "adapter")
 
 
-def test_plan_tells_what_will_be_needed(folders, tmp_path):
+def test_plan_tells_what_will_be_needed(folders, tmp_path, monkeypatch):
+    asked = []
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(Path(path)) or usage)
     plan = plan_merge(folders.adapter, tmp_path / "deep" / "merged")
     assert plan.base == str(folders.base)
     assert plan.dtype == "float32"
     assert plan.num_bytes == 4 * NUM_PARAMETERS
-    assert plan.num_free_bytes == shutil.disk_usage(tmp_path).free
+    assert asked == [tmp_path]
+    assert plan.num_free_bytes == usage.free
     assert plan.fits
     assert plan_merge(folders.adapter, tmp_path, dtype="float16").num_bytes == 2 * NUM_PARAMETERS
 

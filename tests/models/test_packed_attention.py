@@ -68,7 +68,9 @@ def test_limited_runs_stand_for_the_mask_of_a_window(
     assert torch.equal(as_key, seen)
 
 
-@pytest.mark.parametrize("asked", [{"softcap": 50.0}, {"s_aux": 1}, {"dropout": 0.1}])
+@pytest.mark.parametrize(
+    "asked", [{"softcap": 50.0}, {"s_aux": 1}, {"position_bias": 0}, {"dropout": 0.1}]
+)
 def test_what_the_kernels_do_not_compute_is_refused(asked: dict[str, float]) -> None:
     runs = find_seen_runs(torch.zeros(1, 5, dtype=torch.long))
     query = torch.zeros(1, 2, 5, 16)
@@ -87,6 +89,25 @@ def test_boolean_mask_goes_to_sdpa() -> None:
     expected = (scores.softmax(-1) @ value).transpose(1, 2)
     torch.testing.assert_close(output, expected)
     assert probabilities is None
+
+
+@pytest.mark.parametrize(
+    ("dims", "window", "expected"),
+    [(4, None, [[0, 6], [2, 2]]), (4, 3, [[4, 6], [2, 2]]), (5, 3, [[0, 6], [2, 2]])],
+)
+def test_one_query_of_a_slot_sees_its_run_and_no_more_than_the_window(
+    dims: int, window: int | None, expected: list[list[int]]
+) -> None:
+    """In masks of five dimensions windows have been applied already."""
+    torch.manual_seed(0)
+    runs = torch.tensor([[0, 6], [2, 2]]).int()
+    mask = runs[:, None, :, None] if dims == 4 else runs[:, None, None, :, None]
+    query, key = torch.randn(2, 4, 1, 8), torch.randn(2, 2, 9, 8)
+    output, _ = attend_packed(nn.Module(), query, key, key, mask, sliding_window=window)
+    for row, (first, last) in enumerate(expected):
+        seen = key[row, :, first : last + 1].repeat_interleave(2, dim=0)  # (H, K, D)
+        weights = (query[row] @ seen.transpose(1, 2) / 8**0.5).softmax(-1)
+        torch.testing.assert_close(output[row, 0], (weights @ seen)[:, 0])
 
 
 @pytest.mark.gpu

@@ -30,7 +30,7 @@ CHATGLM = NetworkSize(
     adapted_widths=(4096,),
     adapted_mlp_inputs=(),
     is_native=True,
-    has_two_rows=True,
+    rotates_apart=False,
 )
 CARD = DeviceSpeed("a card", 50e12, 500e9, measured=True)
 

@@ -36,7 +36,7 @@ SMALL = NetworkSize(
     adapted_widths=(8,),
     adapted_mlp_inputs=(),
     is_native=True,
-    has_two_rows=False,
+    rotates_apart=False,
 )
 GATED = replace(SMALL, mlp_out=16, norms=(2, False))
 MIB64 = 64 << 20
@@ -201,6 +201,13 @@ def test_generation_of_waiting_sentences_reads_beside_the_logits_of_a_step():
     moment = predict_generation(SMALL, batch=4, sentences=5, prompt=30, answer=20)
     reading = 4 * 30 * (32 + 4 * 32) + 512
     assert moment.passing == reading + 10 * 4 * 100 + MIB64
+
+
+def test_rotation_of_its_own_is_counted():
+    apart = replace(SMALL, rotates_apart=True)
+    moment = predict_generation(apart, batch=4, sentences=4, prompt=30, answer=20)
+    # The residual stream twice, all projections in half precision, 18 bytes of queries and keys.
+    assert moment.passing == 4 * 30 * (4 * 8 + 2 * (8 + 2 * 4) + 18 * 8) + 512 + MIB64
 
 
 def test_generation_of_a_real_network_is_mostly_keys_and_values():

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.training.plan_cases import CHATGLM
 from tripletune.errors import ConfigError
+from tripletune.models import packed_attention
 from tripletune.training.network_size import NetworkSize, describe_network, read_network_size
 
 TINY = {"hidden_size": 32, "num_layers": 2, "num_attention_heads": 2, "vocab_size": 48}
@@ -72,7 +74,7 @@ def test_grouped_keys_and_a_gated_mlp_are_seen(write_config):
     assert (size.mlp_in, size.mlp_out) == (192, 96)
     assert (size.query_width, size.key_width, size.vocabulary) == (64, 32, 80)
     assert size.norms == (2, False)
-    assert not size.has_two_rows
+    assert not size.rotates_apart
     assert size.trainable == 3 * 8 * (64 + 128)
 
 
@@ -110,7 +112,7 @@ def test_model_of_transformers_is_described_too(tmp_path):
         adapted_widths=widths,
         adapted_mlp_inputs=(32, 48),
         is_native=False,
-        has_two_rows=False,
+        rotates_apart=False,
     )
 
 
@@ -128,3 +130,11 @@ def test_what_is_read_from_the_configuration_is_what_is_loaded(tiny_model_dir):
 def test_target_that_matches_nothing_is_named(tiny_model_dir):
     with pytest.raises(ConfigError, match=r"'q_proj' matches no linear layer.*query_key_value"):
         read(str(tiny_model_dir), target_modules=("q_proj",))
+
+
+def test_rotation_takes_memory_of_its_own_where_a_gpu_lacks_the_kernels(write_config, monkeypatch):
+    folder = write_config(model_type="chatglm", inner_hidden_size=64, **TINY)
+    assert not read(folder).rotates_apart
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(packed_attention, "triton", None)
+    assert read(folder).rotates_apart

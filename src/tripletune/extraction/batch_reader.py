@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 
 from tripletune.extraction.choice import copy_to_device
+from tripletune.models.attention_switch import (
+    find_base,
+    find_head_width,
+    packed_attention,
+    takes_runs,
+)
 from tripletune.models.bidirectional_prompt import build_prompt_mask
 from tripletune.models.current_device import on_device_of
 from tripletune.models.sdpa import without_cudnn_attention
+from tripletune.models.slot_attention import has_kernels
 
 __all__ = ["BatchReader", "accepted_arguments", "evaluation"]
 
@@ -76,18 +83,36 @@ class BatchReader:
             cache: Where keys and values go. None: where the model puts them.
             ready_mask: Whether the model takes masks that are ready made (`supports_slots`). It is
                 given one then: to make one, the library asks the device whether there is padding,
-                and waits.
+                and waits. Where our kernels compute attention, the mask is runs.
         """
         self.cache = cache
+        if ready_mask and self._has_kernels():
+            with packed_attention(find_base(self._model)):
+                return self._forward(self._input_ids, self._build_mask(in_runs=True))
         mask: Any = self.mask
         if self._bidirectional_prompt or (ready_mask and not self._two_rows):
-            is_real = mask.bool()
-            is_context = is_real if self._bidirectional_prompt else torch.zeros_like(is_real)
-            mask = build_prompt_mask(
-                self._model.config, is_context=is_context, is_real=is_real, document_ids=None,
-                dtype=self._model.dtype,
-            )  # fmt: skip
+            mask = self._build_mask(in_runs=False)
         return self._forward(self._input_ids, mask)
+
+    def _has_kernels(self) -> bool:
+        width = find_head_width(self._model.config.get_text_config())
+        in_half = self._model.dtype in (torch.bfloat16, torch.float16)
+        return in_half and has_kernels(self._input_ids, width) and takes_runs(self._model)
+
+    def _build_mask(self, *, in_runs: bool) -> Any:
+        """What the tokens of prompts see; in runs padding is a document of its own."""
+        is_real = self.mask.bool()
+        if self._two_rows:
+            is_context = self.positions[:, 1] == 0
+        else:
+            is_context = is_real if self._bidirectional_prompt else torch.zeros_like(is_real)
+        return build_prompt_mask(
+            self._model.config,
+            is_context=is_context,
+            is_real=None if in_runs else is_real,
+            document_ids=self.mask if in_runs else None,
+            dtype=self._model.dtype,
+        )
 
     def choose_width(self, num_rows: int) -> int:
         """How many tokens of a row a step may feed at no cost."""
@@ -139,8 +164,7 @@ class BatchReader:
 
 def accepted_arguments(model: Any) -> frozenset[str]:
     """Names of the arguments that a model's forward pass takes, beneath any adapter."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return frozenset(inspect.signature(base.forward).parameters)
+    return frozenset(inspect.signature(find_base(model).forward).parameters)
 
 
 @contextmanager

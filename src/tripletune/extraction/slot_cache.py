@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from tripletune.models.slot_attention import put_in_slots
+
 __all__ = ["SlotCache", "SlotState"]
 
 
@@ -21,8 +23,8 @@ class SlotState:
     """Where the slots are, the same in all layers.
 
     Attributes:
-        rows: (slots,) 0, 1, 2, …
-        places: (slots,) where each slot writes next.
+        rows: (slots,) int64: 0, 1, 2, …
+        places: (slots,) int64, where each slot writes next.
         length: How many places of a slot are looked at.
     """
 
@@ -53,9 +55,11 @@ class SlotCache(Cache):
 
         Args:
             slots: (B,) of the cache.
-            rows: Which of the prompts each slot gets: (B,), or a slice.
+            rows: Which of the prompts each slot gets: (B,) int64, or a slice: each its own.
         """
-        return Cache(layers=[_PromptLayer(layer, slots, rows) for layer in self.layers])
+        rows = rows if isinstance(rows, Tensor) else self.state.rows[: len(slots)]
+        start = torch.zeros_like(slots)
+        return Cache(layers=[_PromptLayer(layer, slots, rows, start) for layer in self.layers])
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -84,14 +88,6 @@ class _SlotLayer(CacheLayerMixin):
             setattr(self, name, states.new_zeros(shape))
         self.is_initialized = True
 
-    def fill(self, slots: Tensor, key_states: Tensor, value_states: Tensor) -> None:
-        """Puts prompts' states (B, H, S, D) at the start of some slots (B,)."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        length = key_states.shape[2]
-        self.keys[slots, :, :length] = key_states
-        self.values[slots, :, :length] = value_states
-
     def select(self, slots: Tensor) -> None:
         """Keeps some slots only."""
         self.keys, self.values = self.keys[slots], self.values[slots]
@@ -102,8 +98,9 @@ class _SlotLayer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         """Writes one token's states (slots, H, 1, D) and gives (slots, H, K, D) back."""
         rows, places = self.state.rows, self.state.places
-        self.keys[rows, :, places] = key_states[:, :, 0]
-        self.values[rows, :, places] = value_states[:, :, 0]
+        put_in_slots(
+            self.keys, self.values, key_states, value_states, slots=rows, rows=rows, places=places
+        )
         length = self.state.length
         return self.keys[:, :, :length], self.values[:, :, :length]
 
@@ -127,11 +124,12 @@ class _PromptLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, target: _SlotLayer, slots: Tensor, rows: Any) -> None:
+    def __init__(self, target: _SlotLayer, slots: Tensor, rows: Tensor, start: Tensor) -> None:
         super().__init__()
         self.target = target
         self.slots = slots
         self.rows = rows
+        self.start = start
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -141,7 +139,13 @@ class _PromptLayer(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Writes states (B, H, S, D) into the slots and gives them back."""
-        self.target.fill(self.slots, key_states[self.rows], value_states[self.rows])
+        target = self.target
+        if not target.is_initialized:
+            target.lazy_initialization(key_states, value_states)
+        put_in_slots(
+            target.keys, target.values, key_states, value_states,
+            slots=self.slots, rows=self.rows, places=self.start,
+        )  # fmt: skip
         self.length = key_states.shape[2]
         return key_states, value_states
 

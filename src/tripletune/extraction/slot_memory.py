@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tripletune.models.attention_switch import find_head_width
 from tripletune.models.gpu_memory import find_free_bytes
 
 __all__ = [
@@ -49,6 +50,7 @@ def count_slots(model: Any, num_places: int, room: int | None) -> int:
     """
     if room is None:
         return _NO_LIMIT
+    room -= _find_record_bytes(model)
     return max(1, int(_SHARE_FOR_SLOTS * room / (_find_cache_bytes(model) * num_places)))
 
 
@@ -56,9 +58,16 @@ def count_prompt_tokens(model: Any, num_slots: int, num_places: int, room: int |
     """How many tokens of prompts can be read at a time beside so many slots; at least 1."""
     if room is None:
         return MOST_PROMPT_TOKENS
-    left = room - num_slots * num_places * _find_cache_bytes(model)
+    left = room - _find_record_bytes(model) - num_slots * num_places * _find_cache_bytes(model)
     each = _find_reading_bytes(model, num_places)
     return min(MOST_PROMPT_TOKENS, max(1, int(_SHARE_FOR_READING * left / each)))
+
+
+def _find_record_bytes(model: Any) -> int:
+    """What a recorded step keeps to itself for good: the largest weight that it dequantises."""
+    quantised = (module for module in model.modules() if type(module).__name__ == "Linear4bit")
+    sizes = (module.in_features * module.out_features for module in quantised)
+    return int(model.dtype.itemsize * max(sizes, default=0))
 
 
 def _find_cache_bytes(model: Any) -> int:
@@ -69,7 +78,7 @@ def _find_cache_bytes(model: Any) -> int:
         num_groups = config.multi_query_group_num
     else:
         num_groups = getattr(config, "num_key_value_heads", None) or num_heads
-    width = _find_head_width(config)
+    width = find_head_width(config)
     return int(2 * config.num_hidden_layers * num_groups * width * model.dtype.itemsize)
 
 
@@ -81,7 +90,7 @@ def _find_reading_bytes(model: Any, num_places: int) -> int:
     """
     config = model.config.get_text_config()
     num_heads = config.num_attention_heads
-    head_width = _find_head_width(config)
+    head_width = find_head_width(config)
     vocabulary = getattr(config, "padded_vocab_size", config.vocab_size)
     widths = (getattr(module, "out_features", 0) for module in model.modules())
     widest = max((width for width in widths if width != vocabulary), default=config.hidden_size)
@@ -90,11 +99,3 @@ def _find_reading_bytes(model: Any, num_places: int) -> int:
     if str(getattr(config, "_attn_implementation", "eager")) == "eager":
         num_bytes += (4 + 2 * model.dtype.itemsize) * num_heads * num_places
     return int(num_bytes)
-
-
-def _find_head_width(config: Any) -> int:
-    return int(
-        getattr(config, "head_dim", None)
-        or getattr(config, "kv_channels", None)
-        or config.hidden_size // config.num_attention_heads
-    )

@@ -10,15 +10,18 @@ slot 2    p p p p p p a a a a a x . .
 ```
 
 All shapes stay the same from step to step, so a step can be recorded once and replayed as a CUDA
-graph. What a query may see is said by the padding mask alone: the cache reports that the query
-stands behind its last place, so the model's causal rule hides nothing. Networks with layers of
-sliding window are given the mask of each kind of layer ready made.
+graph. What a query may see is one run of places, from the prompt's first token to the one being
+read. Networks whose attention can be ours (`attend_slots`) are told the run itself. Others get a
+mask, of as many places as the fullest slot needs: the cache reports that the query stands behind
+its last place, so the model's causal rule hides nothing. Networks with layers of sliding window are
+given what each kind of layer sees, ready made.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -29,9 +32,16 @@ from tripletune.extraction.batch_reader import BatchReader, accepted_arguments
 from tripletune.extraction.choice import copy_to_device
 from tripletune.extraction.slot_cache import SlotCache
 from tripletune.extraction.slot_memory import round_places
-from tripletune.extraction.step_record import StepRecord, can_record, record_step
+from tripletune.extraction.step_record import StepRecord, can_record, make_room, record_step
+from tripletune.models.attention_switch import (
+    find_base,
+    find_head_width,
+    packed_attention,
+    takes_runs,
+)
 from tripletune.models.causal_mask import TAKE_READY_MASKS, convert_explicit_mask
 from tripletune.models.current_device import on_device_of
+from tripletune.models.slot_attention import has_kernels, limit_slots
 
 __all__ = ["SlotReader", "supports_slots"]
 
@@ -100,12 +110,17 @@ class SlotReader:
         shape = (num_slots, 2, 1) if two_rows else (num_slots, 1)
         self._positions = torch.zeros(shape, dtype=torch.long, device=device)
         self._tokens = torch.zeros((num_slots, 1), dtype=torch.long, device=device)
-        self._mask = torch.zeros((num_slots, self._num_places), dtype=torch.long, device=device)
+        self._first = torch.zeros(num_slots, dtype=torch.long, device=device)
         config = model.config.get_text_config()
         num_layers = config.num_hidden_layers
         slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
         self._window: int | None = config.sliding_window if slides else None
         self._index = torch.arange(self._num_places, device=device)
+        self._takes_runs = takes_runs(model)
+        # Our kernels look at no place but those of a slot's run; others at all they are given.
+        self._sees_runs_alone = self._takes_runs and has_kernels(
+            self._tokens, find_head_width(config)
+        )
         self._cache = SlotCache(num_layers, num_slots, self._num_places, device)
         self._last_index: tuple[tuple[int, ...], Tensor] | None = None
         self._filled = np.zeros(num_slots, dtype=np.int64)
@@ -119,7 +134,7 @@ class SlotReader:
         """Slots as a tensor on the device, copied without waiting for it."""
         known = tuple(slots)
         if self._last_index is None or self._last_index[0] != known:
-            self._last_index = (known, copy_to_device(torch.tensor(known), self._mask.device))
+            self._last_index = (known, copy_to_device(torch.tensor(known), self._tokens.device))
         return self._last_index[1]
 
     def read_prompts(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -138,12 +153,11 @@ class SlotReader:
         rows: Any = slice(None)
         if len(row_of) < len(prompts):
             row_of_each = torch.tensor([row_of[key] for key in keys])
-            rows = copy_to_device(row_of_each, self._mask.device)
+            rows = copy_to_device(row_of_each, self._tokens.device)
         index = self.index(slots)
         logits = reader.read_prompts(cache=self._cache.open_slots(index, rows), ready_mask=True)
         length = reader.mask.shape[1]
-        self._mask[index] = 0
-        self._mask[index, :length] = reader.mask[rows]
+        self._first[index] = length - reader.mask.sum(1)[rows]
         self._positions[index] = reader.positions[rows][..., -1:]
         self._cache.state.places[index] = length - 1
         self._filled[list(slots)] = length
@@ -156,15 +170,17 @@ class SlotReader:
     def step(self) -> Tensor:
         """Reads the next token of every slot: logits (slots, V). Free slots give anything."""
         self._filled = np.minimum(self._filled + 1, self._num_places)
-        length = min(round_places(int(self._filled.max())), self._num_places)
-        with on_device_of(self._mask):
+        length = self._num_places
+        if not self._sees_runs_alone:
+            length = min(round_places(int(self._filled.max())), length)
+        with on_device_of(self._tokens):
             return self._replay(length) if self._use_graphs else self._step(length)
 
     def select(self, slots: Sequence[int]) -> None:
         """Keeps some slots only, renumbered from 0 in the order given."""
         index = self.index(slots)
         self._positions, self._tokens = self._positions[index], self._tokens[index]
-        self._mask = self._mask[index]
+        self._first = self._first[index]
         self._cache.state.places = self._cache.state.places[index]
         self._cache.state.rows = self._cache.state.rows[: len(slots)]
         self._filled = self._filled[list(slots)]
@@ -179,28 +195,41 @@ class SlotReader:
         state.length = length
         state.places.add_(1).clamp_(max=self._num_places - 1)
         self._positions.add_(self._ahead)
-        self._mask.scatter_(1, state.places[:, None], 1)
-        outputs = self._model(
-            input_ids=self._tokens,
-            attention_mask=self._build_mask(length),
-            position_ids=self._positions,
-            past_key_values=cache,
-            use_cache=True,
-            **({"logits_to_keep": 1} if self._takes_keep else {}),
-        )
+        with packed_attention(find_base(self._model)) if self._takes_runs else nullcontext():
+            outputs = self._model(
+                input_ids=self._tokens,
+                attention_mask=self._build_runs() if self._takes_runs else self._build_mask(length),
+                position_ids=self._positions,
+                past_key_values=cache,
+                use_cache=True,
+                **({"logits_to_keep": 1} if self._takes_keep else {}),
+            )
         logits: Tensor = outputs.logits[:, -1]
         return logits
 
+    def _build_runs(self) -> Tensor | dict[str, Tensor]:
+        """The first and last place that is seen, (slots, 1, 2, 1) int32, as `attend_packed` has it.
+
+        With layers of sliding window those of each kind of layer, (slots, 1, 1, 2, 1).
+        """
+        runs = torch.stack([self._first, self._cache.state.places], dim=1).int()
+        if self._window is None:
+            return runs[:, None, :, None]
+        limited = limit_slots(runs, self._window)
+        return {
+            "full_attention": runs[:, None, None, :, None],
+            "sliding_attention": limited[:, None, None, :, None],
+        }
+
     def _build_mask(self, length: int) -> Tensor | dict[str, Tensor]:
         """The padding mask (slots, K), or the masks (slots, 1, 1, K) of full and sliding layers."""
-        mask = self._mask[:, :length]
+        index, places = self._index[:length], self._cache.state.places[:, None]
+        is_seen = (index >= self._first[:, None]) & (index <= places)
         if self._window is None:
-            return mask
-        is_seen = mask.bool()
-        distance = self._cache.state.places[:, None] - self._index[:length]  # (slots, K)
+            return is_seen.long()
         masks = {
             "full_attention": is_seen,
-            "sliding_attention": is_seen & (distance < self._window),
+            "sliding_attention": is_seen & (places - index < self._window),
         }
         implementation, dtype = str(self._model.config._attn_implementation), self._model.dtype
         return {
@@ -213,6 +242,7 @@ class SlotReader:
         count = self._num_steps.get(length, 0) + 1
         self._num_steps[length] = count
         if count <= _STEPS_BEFORE_RECORDING:
+            make_room(self._tokens.device)
             return self._step(length)
         if length not in self._records:
             try:
@@ -230,4 +260,4 @@ class SlotReader:
     def _record(self, length: int) -> StepRecord:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        return record_step(lambda: self._step(length), self._mask.device, self._pool)
+        return record_step(lambda: self._step(length), self._tokens.device, self._pool)

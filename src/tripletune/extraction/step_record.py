@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tripletune.models.gpu_memory import find_uncached_bytes
 
-__all__ = ["StepRecord", "can_record", "record_step"]
+__all__ = ["StepRecord", "can_record", "make_room", "record_step"]
 
 _LEAST_ROOM = 2**30
 _recording = Lock()
@@ -41,6 +41,17 @@ def can_record(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def make_room(device: torch.device) -> None:
+    """Has PyTorch give back what it keeps of tensors that are gone, where a GPU is nearly full.
+
+    A record's memory comes from outside PyTorch's cache. Before the run that warms a step up, too:
+    what that one leaves would otherwise lie amid what prompts took, none of which could be given
+    back then.
+    """
+    if find_uncached_bytes(device) < _LEAST_ROOM:
+        torch.cuda.empty_cache()
+
+
 def record_step(step: Callable[[], Tensor], device: torch.device, pool: Any) -> StepRecord:
     """Records a step without running it.
 
@@ -56,10 +67,9 @@ def record_step(step: Callable[[], Tensor], device: torch.device, pool: Any) -> 
     Raises:
         RuntimeError: the step does what cannot be recorded, or memory is short.
     """
-    # A record's memory comes from outside PyTorch's cache. `torch.cuda.graph` empties the cache,
-    # of pinned memory too, each time: what was in it has then to be asked for again.
-    if find_uncached_bytes(device) < _LEAST_ROOM:
-        torch.cuda.empty_cache()
+    # `torch.cuda.graph` empties the cache, of pinned memory too, each time: what was in it has then
+    # to be asked for again.
+    make_room(device)
     graph = torch.cuda.CUDAGraph()
     with _recording, torch.cuda.stream(_find_stream(device)):
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")

@@ -44,6 +44,7 @@ from tripletune.models.chatglm_positions import (
 from tripletune.models.configuration_chatglm import ChatGLMConfig
 from tripletune.models.loss import take_tokens
 from tripletune.models.packed_attention import PACKED_ATTENTION, is_packed
+from tripletune.models.slot_attention import has_kernels
 from tripletune.models.split_heads import project_apart, split_heads
 
 __all__ = ["ChatGLMForConditionalGeneration", "ChatGLMModel", "build_position_ids"]
@@ -76,7 +77,8 @@ class ChatGLMAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
         batch_size, length, _ = hidden_states.shape
-        query, key, value = self._split(hidden_states, rotary, fused=is_packed(attention_mask))
+        fused = is_packed(attention_mask) and has_kernels(hidden_states, self.head_dim)
+        query, key, value = self._split(hidden_states, rotary, fused=fused)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, K, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -158,9 +160,10 @@ class ChatGLMBlock(GradientCheckpointingLayer):
         """
         normed = self.input_layernorm(hidden_states)
         attended, probabilities = self.attention(normed, kept_tokens=kept_tokens, **kwargs)
-        hidden_states = take_tokens(normed, kept_tokens) * RESIDUAL_ALPHA + attended
+        normed = take_tokens(normed, kept_tokens)
+        hidden_states = torch.add(attended, normed, alpha=RESIDUAL_ALPHA)
         normed = self.post_attention_layernorm(hidden_states)
-        return normed * RESIDUAL_ALPHA + self.mlp(normed), probabilities
+        return torch.add(self.mlp(normed), normed, alpha=RESIDUAL_ALPHA), probabilities
 
 
 class ChatGLMPreTrainedModel(PreTrainedModel):
@@ -218,7 +221,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         Args:
             input_ids: (B, S) token ids; or `inputs_embeds` (B, S, E), with `position_ids`.
             attention_mask: (B, K) with 1 at real tokens, or the official tokenizer's
-                (B, 1, S, S) bool with True at masked pairs. None: every token is real.
+                (B, 1, S, S) bool with True at masked pairs, or runs (`attend_packed`). None:
+                every token is real.
             position_ids: (B, 2, S). None: built from the ids. Rows whose second position falls
                 back to 0 hold several packed documents, which do not see each other.
             past_key_values: Keys and values of the tokens before.
@@ -279,6 +283,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         position_ids: Tensor,
         past_key_values: Cache | None,
     ) -> Any:
+        if is_packed(attention_mask):
+            return attention_mask
         num_queries = inputs_embeds.shape[1]
         num_past = 0 if past_key_values is None else past_key_values.get_seq_length()
         if isinstance(num_past, Tensor):

@@ -47,6 +47,7 @@ from tripletune.models.chatglm2_rotary import (
 from tripletune.models.configuration_chatglm2 import ChatGLM2Config
 from tripletune.models.loss import take_tokens
 from tripletune.models.packed_attention import is_packed
+from tripletune.models.slot_attention import has_kernels
 from tripletune.models.split_heads import project_apart, split_heads
 
 __all__ = ["ChatGLM2Config", "ChatGLM2ForConditionalGeneration", "ChatGLM2Model"]
@@ -94,7 +95,8 @@ class ChatGLM2Attention(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention output (B, S, E) and, from the eager implementation, probabilities."""
-        query, key, value = self._split(hidden_states, rotary, fused=is_packed(attention_mask))
+        fused = is_packed(attention_mask) and has_kernels(hidden_states, self.head_dim)
+        query, key, value = self._split(hidden_states, rotary, fused=fused)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)  # (B, G, K, D)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -295,7 +297,7 @@ class ChatGLM2Model(ChatGLM2PreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         rotary = self.rotary_pos_emb(position_ids, inputs_embeds.dtype)
-        if is_packed(mask):
+        if is_packed(mask) and has_kernels(inputs_embeds, self.config.kv_channels):
             rotary = spread_rotary(*rotary)
         hidden_states = inputs_embeds
         all_hidden_states: tuple[Tensor, ...] = (hidden_states,)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tripletune.errors import ModelError
+from tripletune.models.slot_attention import attend_slots, limit_slots
 
 try:
     import triton
@@ -120,11 +121,11 @@ def attend_packed(
     Args:
         module: The attention layer.
         query: (B, H, S, D).
-        key: (B, G, S, D).
+        key: (B, G, S, D), or (B, G, K, D) for the one query of each slot.
         value: Likewise.
-        attention_mask: (B, 1, 4, S) int32 from `find_seen_runs`; or (B, 1, 1, 4, S), to which the
-            layer's window has been applied, so that all layers compile to the same; or what `sdpa`
-            takes.
+        attention_mask: (B, 1, 4, S) int32 from `find_seen_runs`, for slots the first two of its
+            rows; or (B, 1, 1, 4, S), to which the layer's window has been applied, so that all
+            layers compile to the same; or what `sdpa` takes.
         scaling: None: the inverse square root of D.
         sliding_window: How many keys, itself included, a query of a causal document sees at most.
             With five dimensions it is never looked at.
@@ -134,7 +135,7 @@ def attend_packed(
         (B, S, H, D), and None in place of the probabilities.
 
     Raises:
-        ModelError: the layer caps its scores, has sinks or drops weights.
+        ModelError: the layer caps or biases its scores, has sinks or drops weights.
     """
     if not is_packed(attention_mask):
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -143,18 +144,22 @@ def attend_packed(
             scaling=scaling, sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
         return output
-    for name in ("softcap", "s_aux", "dropout"):
+    for name in ("softcap", "s_aux", "position_bias", "dropout"):
         asked = kwargs.get(name)
         if asked is not None and not (name == "dropout" and asked == 0.0):
             raise ModelError(
                 f"attention: {type(module).__name__} asks for {name}={asked!r}, which packed "
                 "attention does not compute; set_attn_implementation('flex_attention')"
             )
-    is_limited = attention_mask.dim() == 5
-    if not is_limited and sliding_window is not None and sliding_window < attention_mask.shape[-1]:
-        attention_mask = limit_runs(attention_mask, sliding_window)
-    runs = attention_mask.flatten(0, -3)
+    window = None if attention_mask.dim() == 5 else sliding_window
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.shape[2] != key.shape[2]:
+        runs = attention_mask.flatten(1)  # (B, 2)
+        runs = runs if window is None else limit_slots(runs, window)
+        return attend_slots(query, key, value, runs, scaling=scaling), None
+    if window is not None and window < attention_mask.shape[-1]:
+        attention_mask = limit_runs(attention_mask, window)
+    runs = attention_mask.flatten(0, -3)
     return attend_runs(query, key, value, runs, scaling=scaling), None
 
 

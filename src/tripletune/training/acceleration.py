@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tripletune.models.attention_switch import attends_plainly, find_head_width
 from tripletune.models.causal_mask import give_runs_to_layers, number_documents
 from tripletune.models.packed_attention import (
     PACKED_ATTENTION,
@@ -16,6 +17,7 @@ from tripletune.models.packed_attention import (
     has_packed_attention,
     register_packed_attention,
 )
+from tripletune.models.slot_attention import KERNEL_WIDTHS
 from tripletune.training.fast_layers import compile_blocks, speed_up_linear_layers
 from tripletune.training.fp8 import check_fp8
 from tripletune.training.labelled_loss import use_labelled_loss
@@ -111,10 +113,8 @@ def switch_attention(base: Any, *, compiled: bool = True) -> str:
 
     Flex attention comes second, and only to what is compiled: as it is it takes all the scores.
     """
-    width = int(getattr(base.config, "head_dim", 0) or 0) or (
-        base.config.hidden_size // base.config.num_attention_heads
-    )
-    if has_packed_attention() and width in (16, 32, 64, 128, 256) and _attends_plainly(base):
+    width = find_head_width(base.config)
+    if has_packed_attention() and width in KERNEL_WIDTHS and attends_plainly(base):
         register_packed_attention()
         base.set_attn_implementation(PACKED_ATTENTION)
         if not is_native(base):
@@ -127,15 +127,6 @@ def switch_attention(base: Any, *, compiled: bool = True) -> str:
         return "flex attention"
     logger.warning("%s 不支持 flex attention，使用 sdpa", type(base).__name__)
     return "sdpa"
-
-
-def _attends_plainly(base: Any) -> bool:
-    """Whether attention is the softmax of scores alone: not capped, without sinks or dropout."""
-    config = base.config
-    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
-    drops = bool(getattr(config, "attention_dropout", 0.0))
-    has_sinks = any(name.endswith(".sinks") for name, _ in base.named_parameters())
-    return not (is_capped or drops or has_sinks)
 
 
 def _describe_documents(

@@ -188,7 +188,7 @@ def predict_generation(
     cache = size.cache_bytes * slots * round_places(prompt + answer)
     # A rotation of two rows is written out in fp32.
     rotation = 4 * size.width + 2 * (size.query_width + 2 * size.key_width) + 18 * size.query_width
-    each = max(_forward_bytes(size), rotation if size.has_two_rows else 0)
+    each = max(_forward_bytes(size), rotation if size.rotates_apart else 0)
     reading = each * at_once + _weight(size)
     logits = 10 * slots * size.vocabulary
     # Later prompts are read beside a step's logits, the first ones before there are any.

@@ -37,7 +37,8 @@ class NetworkSize:
         adapted_mlp_inputs: Widths of the different inputs of adapted layers of its MLP.
         is_native: Whether it is one of this package's networks, whose last layer computes labelled
             tokens alone.
-        has_two_rows: Whether positions have two rows (ChatGLM-6B).
+        rotates_apart: Whether queries and keys of prompts are rotated by operations of their own in
+            fp32: positions have two rows (ChatGLM-6B), and this machine's GPU lacks the kernels.
     """
 
     weight_bytes: int
@@ -57,7 +58,7 @@ class NetworkSize:
     adapted_widths: tuple[int, ...]
     adapted_mlp_inputs: tuple[int, ...]
     is_native: bool
-    has_two_rows: bool
+    rotates_apart: bool
 
     @property
     def is_gated(self) -> bool:
@@ -166,8 +167,17 @@ def describe_network(
             sorted({m.in_features for n, m in mlp.items() if n.rpartition(".")[2] in targets})
         ),
         is_native=is_native(model),
-        has_two_rows=find_position_scheme(model) == "two_rows",
+        rotates_apart=find_position_scheme(model) == "two_rows" and _lacks_kernels(),
     )
+
+
+def _lacks_kernels() -> bool:
+    """A machine without a GPU plans for another, which is taken to have them."""
+    import torch
+
+    from tripletune.models.packed_attention import has_packed_attention
+
+    return torch.cuda.is_available() and not has_packed_attention()
 
 
 def is_native(base: Any) -> bool:

@@ -1,0 +1,62 @@
+"""Which networks our attention can stand in for, and networks switched to it for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tripletune.models.packed_attention import PACKED_ATTENTION, register_packed_attention
+
+__all__ = [
+    "attends_plainly",
+    "find_base",
+    "find_head_width",
+    "packed_attention",
+    "takes_runs",
+]
+
+
+def find_base(model: Any) -> Any:
+    """A model beneath any adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def takes_runs(model: Any) -> bool:
+    """Whether a model that attends by PyTorch's own attention can attend by ours instead."""
+    base = find_base(model)
+    return bool(
+        base.config._attn_implementation == "sdpa"
+        and base._supports_attention_backend
+        and attends_plainly(base)
+    )
+
+
+def attends_plainly(base: Any) -> bool:
+    """Whether attention is the softmax of scores alone: not capped, without sinks or dropout."""
+    config = base.config
+    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
+    drops = bool(getattr(config, "attention_dropout", 0.0))
+    has_sinks = any(name.endswith(".sinks") for name, _ in base.named_parameters())
+    return not (is_capped or drops or has_sinks)
+
+
+def find_head_width(config: Any) -> int:
+    """Elements of a head of queries and keys, by the configuration of a network's text part."""
+    return int(
+        getattr(config, "head_dim", None)
+        or getattr(config, "kv_channels", None)
+        or config.hidden_size // config.num_attention_heads
+    )
+
+
+@contextmanager
+def packed_attention(base: Any) -> Iterator[None]:
+    """Inside, a network takes masks that are runs; then its attention is as before."""
+    register_packed_attention()
+    before = base.config._attn_implementation
+    base.set_attn_implementation(PACKED_ATTENTION)
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
