@@ -33,6 +33,11 @@ def test_plan_prints_the_table_for_a_card_that_is_not_here(flags, tmp_path, caps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
+def test_plan_tells_of_validation_texts_that_are_trained_on(flags, capsys):
+    assert plan([*flags, "--gpu_memory", "8"]) == 0
+    assert "验证集 26 条文本中有 26 条也在训练集中" in capsys.readouterr().out
+
+
 def test_plan_takes_the_settings_of_a_training(flags, capsys):
     assert plan([*flags, "--gpu_memory", "24", "--config", "large", "--batch_size", "2"]) == 0
     assert "微批次 2 条" in capsys.readouterr().out

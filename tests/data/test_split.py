@@ -146,10 +146,19 @@ def test_shares_that_make_no_sense_are_named(source: Path, shares: dict[str, flo
         split_file(source, source.parent / "out", shares=shares)
 
 
-def test_input_is_never_overwritten(source: Path) -> None:
-    path = source.rename(source.with_name("train.jsonl"))
-    with pytest.raises(ConfigError, match="would overwrite the input"):
-        split_file(path, path.parent)
+@pytest.mark.parametrize("linked", [False, True])
+def test_input_is_never_overwritten(source: Path, linked: bool) -> None:
+    target = source.parent / "parts" / "train.jsonl"
+    target.parent.mkdir()
+    content = source.read_bytes()
+    path = source if linked else target
+    if linked:
+        target.hardlink_to(source)
+    else:
+        source.rename(target)
+    with pytest.raises(ConfigError, match=r"output: '.*train.jsonl' is one of the files read"):
+        split_file(path, target.parent)
+    assert path.read_bytes() == content
 
 
 def test_too_few_texts_and_unknown_modes_are_named(tmp_path: Path) -> None:

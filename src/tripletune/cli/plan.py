@@ -60,28 +60,25 @@ def _build_settings(given: argparse.Namespace, memory: float) -> TrainingSetting
 
 
 def _plan(settings: TrainingSettings, gpu_memory: float | None) -> int:
-    from tripletune.data.readers import load_examples
-    from tripletune.data.relation_schema import learn_schema
     from tripletune.models.loading import default_device, load_tokenizer
     from tripletune.training.encoding import encode_data
     from tripletune.training.fitting import GpuFit, describe_run
     from tripletune.training.plan_table import render_plan
     from tripletune.training.run import EVAL_SENTENCES
+    from tripletune.training.run_data import load_run_data
     from tripletune.training.speed import find_typical_device
 
     require_data(settings, None)
     tokenizer = load_tokenizer(settings.model_name, revision=settings.revision)
-    training = load_examples(settings.train_file)
-    validation = load_examples(settings.validation_file)
-    schema = learn_schema(training)
+    data = load_run_data(settings)
     with TemporaryDirectory() as folder:
         # Nothing is left behind where the training would write.
         cached = settings.changed(cache_dir=folder)
         train_set, validation_set = (
-            encode_data(examples, tokenizer, cached, path=path, schema=schema)
+            encode_data(examples, tokenizer, cached, path=path, schema=data.schema)
             for examples, path in (
-                (training, settings.train_file),
-                (validation, settings.validation_file),
+                (data.training, settings.train_file),
+                (data.validation, settings.validation_file),
             )
         )
         described = describe_run(
@@ -89,8 +86,8 @@ def _plan(settings: TrainingSettings, gpu_memory: float | None) -> int:
             tokenizer,
             training=train_set,
             validation=validation_set,
-            scored_texts=[example.text for example in validation[:EVAL_SENTENCES]],
-            schema=schema,
+            scored_texts=[example.text for example in data.validation[:EVAL_SENTENCES]],
+            schema=data.schema,
         )
     try:
         if gpu_memory is None:

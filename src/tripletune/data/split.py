@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tripletune.data.duplicates import TextIndex
 from tripletune.data.fingerprint import normalise_text
+from tripletune.data.output_path import check_output_path
 from tripletune.data.readers import read_examples
 from tripletune.data.writers import open_output
 from tripletune.errors import ConfigError, DataError
@@ -92,8 +93,8 @@ def split_file(
         input_format: None recognises it by content.
 
     Raises:
-        ConfigError: fewer than two shares, one that is not above 0, a part named `left_out`, or a
-            threshold out of range.
+        ConfigError: fewer than two shares, one that is not above 0, a part named `left_out`, a
+            threshold out of range, or the input is one of the parts' files.
         DataError: a record cannot be used, or there are fewer texts than parts.
         OutputError: a file cannot be written.
     """
@@ -105,8 +106,8 @@ def split_file(
         )
     source, folder = Path(input_path), Path(output_dir)
     targets = {name: folder / f"{name}.jsonl" for name in (*shares, LEFT_OUT)}
-    if source.resolve() in {path.resolve() for path in targets.values()}:
-        raise ConfigError(f"output_dir: {str(folder)!r} would overwrite the input; name another")
+    for target in targets.values():
+        check_output_path(target, [source])
     units = _build_units(source, seed, near_threshold, input_format)
     if len(units) < len(shares):
         raise DataError(
