@@ -101,6 +101,21 @@ def build_qwen3() -> Any:
     ).eval()
 
 
+def build_deepseek() -> Any:
+    """Latent attention: keys are wider than values."""
+    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+
+    torch.manual_seed(0)
+    config = DeepseekV2Config(
+        vocab_size=40, hidden_size=32, intermediate_size=64, moe_intermediate_size=32,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, kv_lora_rank=16,
+        q_lora_rank=None, qk_rope_head_dim=16, qk_nope_head_dim=8, v_head_dim=12,
+        n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
+        first_k_dense_replace=1, n_shared_experts=1, initializer_range=0.5,
+    )  # fmt: skip
+    return DeepseekV2ForCausalLM(config).eval()
+
+
 def build_mistral() -> Any:
     """A sliding window that is not told layer by layer."""
     from transformers import MistralConfig, MistralForCausalLM

@@ -12,6 +12,7 @@ import tripletune.extraction.slot_reader as area
 from tests.extraction.builders import (
     build_chatglm,
     build_chatglm2,
+    build_deepseek,
     build_gemma2,
     build_llama,
     build_mistral,
@@ -27,8 +28,10 @@ BUILDERS = {
     "llama": build_llama,
     "gemma2": build_gemma2,
     "gemma3": build_sliding,
+    "deepseek": build_deepseek,
 }
-"""Gemma 2 caps its scores, so that it is given masks instead of runs."""
+"""Gemma 2 caps its scores and DeepSeek's keys are wider than its values, so that they are given
+masks instead of runs."""
 
 WIDE = {
     "chatglm": {"hidden_size": 128, "inner_hidden_size": 256},
@@ -254,7 +257,11 @@ def test_each_shape_is_recorded_once(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize(
     ("name", "weights"),
-    [(name, "fp32") for name in BUILDERS] + [("chatglm", "nf4"), ("chatglm", "expanded nf4")],
+    [
+        *((name, "fp32") for name in (*WIDE, "gemma2")),
+        ("chatglm", "nf4"),
+        ("chatglm", "expanded nf4"),
+    ],
 )
 def test_recorded_steps_write_what_plain_steps_write(
     name: str, weights: str, recorded: list[tuple[int, int]]

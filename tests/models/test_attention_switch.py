@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from tests.extraction.builders import (
     build_chatglm,
     build_chatglm2,
+    build_deepseek,
     build_gemma2,
     build_llama,
     build_sliding,
@@ -30,9 +31,10 @@ from tripletune.models.packed_attention import PACKED_ATTENTION
         (build_llama, True),
         (build_sliding, True),
         (build_gemma2, False),
+        (build_deepseek, False),
     ],
 )
-def test_scores_that_are_capped_are_not_plain(build: Any, expected: bool) -> None:
+def test_capped_scores_and_keys_wider_than_values_are_not_plain(build: Any, expected: bool) -> None:
     assert attends_plainly(build()) is expected
     assert takes_runs(build()) is expected
 

@@ -33,12 +33,18 @@ def takes_runs(model: Any) -> bool:
 
 
 def attends_plainly(base: Any) -> bool:
-    """Whether attention is the softmax of scores alone: not capped, without sinks or dropout."""
+    """Whether attention is the softmax of scores alone, with values as wide as keys.
+
+    Not capped, without sinks or dropout; neither latent attention nor differential, whose keys and
+    values differ in width.
+    """
     config = base.config
+    names = ("kv_lora_rank", "lambda_std_dev")  # DeepSeek's, and DiffLlama's
+    widths_differ = any(getattr(config, name, None) is not None for name in names)
     is_capped = getattr(config, "attn_logit_softcapping", None) is not None
     drops = bool(getattr(config, "attention_dropout", 0.0))
     has_sinks = any(name.endswith(".sinks") for name, _ in base.named_parameters())
-    return not (is_capped or drops or has_sinks)
+    return not (widths_differ or is_capped or drops or has_sinks)
 
 
 def find_head_width(config: Any) -> int:

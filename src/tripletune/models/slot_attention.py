@@ -72,14 +72,14 @@ def put_in_slots(
 
     Args:
         keys: (N, G, K, D), contiguous: the slots.
-        values: Likewise.
+        values: Likewise, of a width of their own.
         key_states: (R, G, S, D).
         value_states: Likewise.
         slots: (B,) int64, which are written to, each once.
         rows: (B,) int64, which of the R each is given.
         places: (B,) int64, where in the slot the first of the S tokens belongs.
     """
-    if has_kernels(keys, keys.shape[-1]):
+    if has_kernels(keys, keys.shape[-1]) and keys.shape == values.shape:
         torch.ops.tripletune.put_in_slots(
             keys, values, key_states, value_states, slots, rows, places
         )
