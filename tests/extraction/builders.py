@@ -7,6 +7,17 @@ from typing import Any
 
 import torch
 
+SIZES: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.5,
+}
+"""Of networks from `transformers`."""
+
 
 def build_chatglm(vocab_size: int = 40, **sizes: Any) -> Any:
     from tripletune.models.chatglm import ChatGLMForConditionalGeneration
@@ -49,28 +60,11 @@ def build_llama(vocab_size: int = 40, **sizes: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    defaults: dict[str, Any] = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.5,
-    }
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **{**defaults, **sizes})).eval()
+    sizes = {**SIZES, "vocab_size": vocab_size, **sizes}
+    return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
 
 
-_SMALL: dict[str, Any] = {
-    "vocab_size": 40,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "sliding_window": 6,
-    "initializer_range": 0.5,
-}
+_SMALL: dict[str, Any] = {**SIZES, "head_dim": 8, "sliding_window": 6}
 
 
 def build_sliding(**sizes: Any) -> Any:

@@ -8,19 +8,14 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from tests.extraction.builders import SIZES
 from tripletune.extraction.generate import GenerationOptions, generate_greedy
 from tripletune.extraction.slot_reader import supports_slots
 from tripletune.models.attention_switch import takes_runs
 
 COMMON = {
-    "vocab_size": 40,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    **SIZES,
     "max_position_embeddings": 512,
-    "initializer_range": 0.5,
     "pad_token_id": 3,
     "bos_token_id": 1,
     "eos_token_id": 2,

@@ -16,7 +16,6 @@ from tests.extraction.builders import (
 from tripletune.models.attention_switch import (
     attends_plainly,
     find_base,
-    find_head_width,
     packed_attention,
     takes_runs,
 )
@@ -58,13 +57,6 @@ def test_model_beneath_an_adapter_is_found() -> None:
     assert find_base(tuned) is base
     assert find_base(base) is base
     assert takes_runs(tuned)
-
-
-@pytest.mark.parametrize(
-    ("build", "width"), [(build_chatglm, 16), (build_chatglm2, 8), (build_llama, 8)]
-)
-def test_head_width_is_found_under_each_name(build: Any, width: int) -> None:
-    assert find_head_width(build().config) == width
 
 
 def test_attention_is_switched_inside_and_as_before_afterwards() -> None:

@@ -100,6 +100,8 @@ def test_states_are_put_where_each_slot_is_on_a_gpu(width: int, length: int) -> 
 
 
 def test_window_limits_runs_that_are_longer() -> None:
-    runs = torch.tensor([[0, 9], [7, 9], [4, 4]]).int()
-    assert limit_slots(runs, 4).tolist() == [[6, 9], [7, 9], [4, 4]]
-    assert limit_slots(runs, 4).dtype == torch.int32
+    runs = torch.tensor([[0, 9], [7, 9], [4, 4]]).int()[:, None, :, None]
+    limited = limit_slots(runs, 4)
+    assert limited.shape == runs.shape
+    assert limited.flatten(1).tolist() == [[6, 9], [7, 9], [4, 4]]
+    assert limited.dtype == torch.int32

@@ -11,16 +11,10 @@ import torch
 from torch import Tensor
 
 from tripletune.extraction.choice import copy_to_device
-from tripletune.models.attention_switch import (
-    find_base,
-    find_head_width,
-    packed_attention,
-    takes_runs,
-)
+from tripletune.models.attention_switch import find_base, packed_attention
 from tripletune.models.bidirectional_prompt import build_prompt_mask
 from tripletune.models.current_device import on_device_of
 from tripletune.models.sdpa import without_cudnn_attention
-from tripletune.models.slot_attention import has_kernels
 
 __all__ = ["BatchReader", "accepted_arguments", "evaluation"]
 
@@ -76,28 +70,26 @@ class BatchReader:
         self.positions = copy_to_device(positions, self._device)  # (B, S) or (B, 2, S)
         self.cache: Any = None
 
-    def read_prompts(self, *, cache: Any = None, ready_mask: bool = False) -> Tensor:
+    def read_prompts(
+        self, *, cache: Any = None, ready_mask: bool = False, in_runs: bool = False
+    ) -> Tensor:
         """Logits (B, V) of the first new token of each row.
 
         Args:
             cache: Where keys and values go. None: where the model puts them.
             ready_mask: Whether the model takes masks that are ready made (`supports_slots`). It is
                 given one then: to make one, the library asks the device whether there is padding,
-                and waits. Where our kernels compute attention, the mask is runs.
+                and waits.
+            in_runs: Whether our kernels can compute the model's attention. Its mask is runs then.
         """
         self.cache = cache
-        if ready_mask and self._has_kernels():
+        if in_runs:
             with packed_attention(find_base(self._model)):
                 return self._forward(self._input_ids, self._build_mask(in_runs=True))
         mask: Any = self.mask
         if self._bidirectional_prompt or (ready_mask and not self._two_rows):
             mask = self._build_mask(in_runs=False)
         return self._forward(self._input_ids, mask)
-
-    def _has_kernels(self) -> bool:
-        width = find_head_width(self._model.config.get_text_config())
-        in_half = self._model.dtype in (torch.bfloat16, torch.float16)
-        return in_half and has_kernels(self._input_ids, width) and takes_runs(self._model)
 
     def _build_mask(self, *, in_runs: bool) -> Any:
         """What the tokens of prompts see; in runs padding is a document of its own."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tripletune.models.attention_switch import find_head_width
 from tripletune.models.gpu_memory import find_free_bytes
+from tripletune.models.head_sizes import find_head_width, find_key_heads
 
 __all__ = [
     "MOST_PROMPT_TOKENS",
@@ -73,13 +73,8 @@ def _find_record_bytes(model: Any) -> int:
 def _find_cache_bytes(model: Any) -> int:
     """Keys and values of a token in all layers."""
     config = model.config.get_text_config()
-    num_heads = config.num_attention_heads
-    if getattr(config, "multi_query_attention", False):
-        num_groups = config.multi_query_group_num
-    else:
-        num_groups = getattr(config, "num_key_value_heads", None) or num_heads
-    width = find_head_width(config)
-    return int(2 * config.num_hidden_layers * num_groups * width * model.dtype.itemsize)
+    width = find_key_heads(config) * find_head_width(config)
+    return int(2 * config.num_hidden_layers * width * model.dtype.itemsize)
 
 
 def _find_reading_bytes(model: Any, num_places: int) -> int:

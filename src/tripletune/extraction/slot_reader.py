@@ -33,14 +33,14 @@ from tripletune.extraction.choice import copy_to_device
 from tripletune.extraction.slot_cache import SlotCache
 from tripletune.extraction.slot_memory import round_places
 from tripletune.extraction.step_record import StepRecord, can_record, make_room, record_step
-from tripletune.models.attention_switch import (
-    find_base,
-    find_head_width,
-    packed_attention,
-    takes_runs,
+from tripletune.models.attention_switch import find_base, packed_attention, takes_runs
+from tripletune.models.causal_mask import (
+    TAKE_READY_MASKS,
+    convert_explicit_mask,
+    give_runs_to_layers,
 )
-from tripletune.models.causal_mask import TAKE_READY_MASKS, convert_explicit_mask
 from tripletune.models.current_device import on_device_of
+from tripletune.models.head_sizes import find_head_width
 from tripletune.models.slot_attention import has_kernels, limit_slots
 
 __all__ = ["SlotReader", "supports_slots"]
@@ -121,6 +121,9 @@ class SlotReader:
         self._sees_runs_alone = self._takes_runs and has_kernels(
             self._tokens, find_head_width(config)
         )
+        # Kernels of whole rows are for half precision.
+        in_half = model.dtype in (torch.bfloat16, torch.float16)
+        self._reads_in_runs = self._sees_runs_alone and in_half
         self._cache = SlotCache(num_layers, num_slots, self._num_places, device)
         self._last_index: tuple[tuple[int, ...], Tensor] | None = None
         self._filled = np.zeros(num_slots, dtype=np.int64)
@@ -155,7 +158,8 @@ class SlotReader:
             row_of_each = torch.tensor([row_of[key] for key in keys])
             rows = copy_to_device(row_of_each, self._tokens.device)
         index = self.index(slots)
-        logits = reader.read_prompts(cache=self._cache.open_slots(index, rows), ready_mask=True)
+        cache = self._cache.open_slots(index, rows)
+        logits = reader.read_prompts(cache=cache, ready_mask=True, in_runs=self._reads_in_runs)
         length = reader.mask.shape[1]
         self._first[index] = length - reader.mask.sum(1)[rows]
         self._positions[index] = reader.positions[rows][..., -1:]
@@ -207,19 +211,13 @@ class SlotReader:
         logits: Tensor = outputs.logits[:, -1]
         return logits
 
-    def _build_runs(self) -> Tensor | dict[str, Tensor]:
+    def _build_runs(self) -> Any:
         """The first and last place that is seen, (slots, 1, 2, 1) int32, as `attend_packed` has it.
 
         With layers of sliding window those of each kind of layer, (slots, 1, 1, 2, 1).
         """
         runs = torch.stack([self._first, self._cache.state.places], dim=1).int()
-        if self._window is None:
-            return runs[:, None, :, None]
-        limited = limit_slots(runs, self._window)
-        return {
-            "full_attention": runs[:, None, None, :, None],
-            "sliding_attention": limited[:, None, None, :, None],
-        }
+        return give_runs_to_layers(self._model.config, runs[:, None, :, None], limit=limit_slots)
 
     def _build_mask(self, length: int) -> Tensor | dict[str, Tensor]:
         """The padding mask (slots, K), or the masks (slots, 1, 1, K) of full and sliding layers."""

@@ -11,8 +11,8 @@ from tripletune.models.packed_attention import PACKED_ATTENTION, register_packed
 __all__ = [
     "attends_plainly",
     "find_base",
-    "find_head_width",
     "packed_attention",
+    "switched_attention",
     "takes_runs",
 ]
 
@@ -47,21 +47,19 @@ def attends_plainly(base: Any) -> bool:
     return not (widths_differ or is_capped or drops or has_sinks)
 
 
-def find_head_width(config: Any) -> int:
-    """Elements of a head of queries and keys, by the configuration of a network's text part."""
-    return int(
-        getattr(config, "head_dim", None)
-        or getattr(config, "kv_channels", None)
-        or config.hidden_size // config.num_attention_heads
-    )
-
-
 @contextmanager
 def packed_attention(base: Any) -> Iterator[None]:
     """Inside, a network takes masks that are runs; then its attention is as before."""
     register_packed_attention()
+    with switched_attention(base, PACKED_ATTENTION):
+        yield
+
+
+@contextmanager
+def switched_attention(base: Any, implementation: str) -> Iterator[None]:
+    """Inside, a network attends by an implementation of this name; then as before."""
     before = base.config._attn_implementation
-    base.set_attn_implementation(PACKED_ATTENTION)
+    base.set_attn_implementation(implementation)
     try:
         yield
     finally:

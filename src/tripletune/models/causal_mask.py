@@ -6,6 +6,7 @@ compiled anew for each shape, which takes seconds, so that one is built here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -164,21 +165,25 @@ def convert_explicit_mask(mask: Tensor, implementation: str, dtype: torch.dtype)
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, lowest)
 
 
-def give_runs_to_layers(config: Any, runs: Tensor) -> Any:
+def give_runs_to_layers(
+    config: Any, runs: Tensor, *, limit: Callable[[Tensor, int], Tensor] = limit_runs
+) -> Any:
     """A packed mask in the form that a network from `transformers` takes.
 
     Args:
         config: Of the network.
-        runs: (B, 1, 4, S) int32 from `find_seen_runs`.
+        runs: (B, 1, 4, S) int32 from `find_seen_runs`, or (B, 1, 2, 1) of slots.
+        limit: Applies a window to them; `limit_slots` for those of slots.
 
     Returns:
         The runs; for a network of `TAKE_READY_MASKS` with sliding layers, those of each kind of
-        layer, (B, 1, 1, 4, S): the window is in the mask, and its layers are all alike.
+        layer, (B, 1, 1, 4, S) or (B, 1, 1, 2, 1): the window is in the mask, and its layers are all
+        alike.
     """
     kinds = getattr(config, "layer_types", None) or ()
     if config.model_type not in TAKE_READY_MASKS or "sliding_attention" not in kinds:
         return runs
     return {
         "full_attention": runs.unsqueeze(1),
-        "sliding_attention": limit_runs(runs, config.sliding_window).unsqueeze(1),
+        "sliding_attention": limit(runs, config.sliding_window).unsqueeze(1),
     }

@@ -154,8 +154,9 @@ def attend_packed(
     window = None if attention_mask.dim() == 5 else sliding_window
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.shape[2] != key.shape[2]:
+        if window is not None:
+            attention_mask = limit_slots(attention_mask, window)
         runs = attention_mask.flatten(1)  # (B, 2)
-        runs = runs if window is None else limit_slots(runs, window)
         return attend_slots(query, key, value, runs, scaling=scaling), None
     if window is not None and window < attention_mask.shape[-1]:
         attention_mask = limit_runs(attention_mask, window)

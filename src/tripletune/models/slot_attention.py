@@ -75,7 +75,7 @@ def put_in_slots(
         values: Likewise, of a width of their own.
         key_states: (R, G, S, D).
         value_states: Likewise.
-        slots: (B,) int64, which are written to, each once.
+        slots: (B,) int64, contiguous as the other two, which are written to, each once.
         rows: (B,) int64, which of the R each is given.
         places: (B,) int64, where in the slot the first of the S tokens belongs.
     """
@@ -90,9 +90,9 @@ def put_in_slots(
 
 
 def limit_slots(runs: Tensor, window: int) -> Tensor:
-    """Runs (B, 2) of no more than the last `window` keys."""
-    first, last = runs.unbind(1)
-    return torch.stack([torch.maximum(first, last - (window - 1)), last], dim=1)
+    """Runs (..., 2, 1) of no more than the last `window` keys."""
+    first, last = runs.unbind(-2)
+    return torch.stack([torch.maximum(first, last - (window - 1)), last], dim=-2)
 
 
 if triton is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-from tripletune.models.attention_switch import attends_plainly, find_head_width
+from tripletune.models.attention_switch import attends_plainly, switched_attention
 from tripletune.models.causal_mask import give_runs_to_layers, number_documents
+from tripletune.models.head_sizes import find_head_width
 from tripletune.models.packed_attention import (
     PACKED_ATTENTION,
     find_seen_runs,
@@ -145,15 +146,11 @@ def _describe_documents(
 def plain_attention(model: Any) -> Iterator[None]:
     """Generation inside: `sdpa` (`eager` where there is none), not compiled; then as before."""
     base = model.get_base_model()
-    before = base.config._attn_implementation
-    if before in SWITCHED:
-        base.set_attn_implementation("sdpa" if base._supports_sdpa else "eager")
-    try:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        if before in SWITCHED:
-            base.set_attn_implementation(before)
+    switched: AbstractContextManager[None] = nullcontext()
+    if base.config._attn_implementation in SWITCHED:
+        switched = switched_attention(base, "sdpa" if base._supports_sdpa else "eager")
+    with switched, torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -118,6 +118,7 @@ def describe_network(
     """
     from torch import nn
 
+    from tripletune.models.head_sizes import find_head_width, find_key_heads
     from tripletune.models.loading import find_position_scheme
     from tripletune.training.adapters import find_linear_names
 
@@ -142,7 +143,7 @@ def describe_network(
     down = [m for m in mlp.values() if m.out_features == config.hidden_size] or list(mlp.values())
     mlp_in = sum(m.out_features for m in mlp.values()) - down[-1].out_features
     heads = int(config.num_attention_heads)
-    head_width = _head_width(config, heads)
+    head_width = find_head_width(config)
     adapted = [m for n, m in linear.items() if n.rpartition(".")[2] in targets]
     wide, plain = _find_norms(block, config.hidden_size)
     return NetworkSize(
@@ -152,7 +153,7 @@ def describe_network(
         layers=int(config.num_hidden_layers),
         width=int(config.hidden_size),
         query_width=heads * head_width,
-        key_width=_key_heads(config, heads) * head_width,
+        key_width=find_key_heads(config) * head_width,
         heads=heads,
         mlp_in=mlp_in,
         mlp_out=down[-1].in_features,
@@ -197,19 +198,6 @@ def _find_block(model: Any) -> Any:
         f"model: {type(model).__name__} has no blocks whose memory could be planned; give another "
         "model"
     )
-
-
-def _head_width(config: Any, heads: int) -> int:
-    for name in ("head_dim", "kv_channels"):
-        if getattr(config, name, None):
-            return int(getattr(config, name))
-    return int(config.hidden_size) // heads
-
-
-def _key_heads(config: Any, heads: int) -> int:
-    if getattr(config, "multi_query_attention", False):
-        return int(config.multi_query_group_num)
-    return int(getattr(config, "num_key_value_heads", None) or heads)
 
 
 def _find_norms(block: Any, width: int) -> tuple[int, bool]:
